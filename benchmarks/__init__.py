@@ -1,0 +1,1 @@
+"""Measure claude_pipeline beside the loop of Anthropic's batch documentation."""

@@ -1,0 +1,168 @@
+"""One idempotent step: compare what is wanted with what is, and do what is missing.
+
+A sensor, cron, a notebook and a shell may all take it at once, and it may be killed anywhere and taken again.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+import pyarrow.parquet as pq
+
+from claude_pipeline.batches import Batch, BatchesApi, is_passing
+from claude_pipeline.collecting import collect, record_gone
+from claude_pipeline.errors import ApiError
+from claude_pipeline.planning import plan
+from claude_pipeline.records import (
+    CANCELING,
+    COLLECTED,
+    ENDED,
+    OPEN_JOBS,
+    PLANNED,
+    PLANNING,
+    RUNNING,
+    SUBMITTING,
+    UPLOADING,
+    WANTING_JOBS,
+    JobRecord,
+    Shard,
+    ShardState,
+)
+from claude_pipeline.sending import send, settle
+from claude_pipeline.store import Store
+
+_PASSING_404_SECONDS = 600.0
+
+
+@dataclass(slots=True)
+class Advance:
+    """A step over one store as one account, for one job or for all; `notes` says what could not be done just now."""
+
+    store: Store
+    api: BatchesApi
+    account: int
+    owner: str
+    job_id: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
+        self._attempt(self._settle)
+        self._attempt(self.poll)
+        self._each(ENDED, lambda shard: collect(self.store, self.api, shard, owner=self.owner))
+        for job in self._jobs(PLANNING):
+            plan(self.store, job, owner=self.owner)
+        for job in self._jobs(CANCELING):
+            self._cancel(job)
+        self._each(PLANNED, lambda shard: send(self.store, self.api, shard, owner=self.owner))
+        for job in self._jobs((*CANCELING, *WANTING_JOBS)):
+            self._finish(job)
+
+    def _jobs(self, states: tuple[str, ...]) -> list[JobRecord]:
+        jobs = self.store.ledger.jobs(OPEN_JOBS, account=self.account)
+        return [job for job in jobs if job.state in states and self.job_id in {None, job.job_id}]
+
+    def _shards(self, states: tuple[ShardState, ...]) -> list[Shard]:
+        return self.store.ledger.shards(self.account, states, job_id=self.job_id)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Take a step; an API that cannot be reached now is noted, and changes nothing."""
+        try:
+            step()
+        except ApiError as error:
+            if not is_passing(error):
+                raise
+            self.notes.append(f"{error} Trying again.")
+
+    def _each(self, states: tuple[ShardState, ...], step: Callable[[Shard], None]) -> None:
+        for shard in self._shards(states):
+            self._attempt(partial(step, shard))
+
+    def _settle(self) -> None:
+        ledger = self.store.ledger
+        for shard in self._shards((*UPLOADING, *SUBMITTING)):
+            if not ledger.is_abandoned(shard):
+                continue
+            if shard.state == "uploading":
+                ledger.move(shard.shard, UPLOADING, state="planned", owner=None)
+            else:
+                settle(self.store, self.api, shard)
+
+    def poll(self) -> None:
+        """Ask the API's list how the running batches stand. It transfers no results."""
+        running = {shard.batch_id: shard for shard in self._shards(RUNNING)}
+        oldest = min((shard.created_at or 0 for shard in running.values()), default=0)
+        for batch in self.api.newest_first(at_least=len(running)) if running else ():
+            shard = running.pop(batch.id, None)
+            if shard:
+                self._observe(shard, batch)
+            if not running or batch.created_at.timestamp() < oldest:
+                break
+        for shard in running.values():
+            self._look_closer(shard)
+
+    def _look_closer(self, shard: Shard) -> None:
+        """Ask for one batch that the list did not show; a 404 soon after its creation is passing."""
+        batch = self.api.retrieve(shard.batch_id or "")
+        if batch:
+            self._observe(shard, batch)
+        elif self.store.ledger.now() - (shard.created_at or 0) > _PASSING_404_SECONDS:
+            record_gone(self.store, shard)
+
+    def _observe(self, shard: Shard, batch: Batch) -> None:
+        move = self.store.ledger.move
+        if batch.processing_status == "ended":
+            move(
+                shard.shard,
+                RUNNING,
+                state="ended",
+                results_url=batch.results_url,
+                request_counts=msgspec.json.encode(batch.request_counts).decode(),
+                ended_at=batch.ended_at.timestamp() if batch.ended_at else self.store.ledger.now(),
+            )
+        elif batch.processing_status != shard.state:
+            move(shard.shard, RUNNING, state=batch.processing_status)
+
+    def _cancel(self, job: JobRecord) -> None:
+        """Carry out the wish: planned shards go, running ones are canceled, what another job waits for stays."""
+        for shard in self.store.ledger.awaited_shards(job.job_id):
+            if self.store.ledger.waiting_jobs(shard.shard, WANTING_JOBS):
+                continue
+            if shard.state == "planned":
+                self.store.ledger.remove_shard(shard)
+            elif shard.state == "in_progress":
+                self._attempt(partial(self._cancel_batch, shard))
+
+    def _cancel_batch(self, shard: Shard) -> None:
+        self.store.ledger.move(shard.shard, RUNNING, cancel_wanted=1)
+        self._observe(shard, self.api.cancel(shard.batch_id or ""))
+
+    def _finish(self, job: JobRecord) -> None:
+        ledger = self.store.ledger
+        awaited = ledger.awaited_shards(job.job_id)
+        if job.state == "canceling":
+            awaited = [s for s in awaited if not ledger.waiting_jobs(s.shard, WANTING_JOBS)]
+        if job.state == "planning" or any(shard.state != "collected" for shard in awaited):
+            return
+        unanswered = job.rows - job.skipped - _answered(self.store, job)
+        ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
+
+
+def _answered(store: Store, job: JobRecord) -> int:
+    """Count the rows of a job that have an answer."""
+    own = sum(shard.succeeded for shard in store.ledger.own_shards(job.job_id))
+    return own + sum(_answered_elsewhere(store, job))
+
+
+def _answered_elsewhere(store: Store, job: JobRecord) -> Iterator[int]:
+    path = store.foreign_path(job.job_id)
+    if not path.exists():
+        return
+    collected = {shard.shard for shard in store.ledger.shards(job.account, COLLECTED)}
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["address"]):
+            addresses = [address for address in batch.column(0).to_pylist() if address is not None]
+            claims = store.ledger.claims(job.account, set(addresses))
+            answered = {a for a, claim in claims.items() if not claim.failed and claim.shard in collected}
+            yield sum(address in answered for address in addresses)

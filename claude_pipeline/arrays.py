@@ -1,0 +1,64 @@
+"""Python and NumPy values into Arrow arrays.
+
+`pa.array` would do, but it imports pandas, which takes longer than most jobs' work.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+def make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Make an array of numbers, text or bytes out of Python values and None."""
+    valid = np.fromiter((value is not None for value in values), dtype=bool, count=len(values))
+    bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers = np.fromiter((value or 0 for value in values), dtype=kind.to_pandas_dtype(), count=len(values))
+        return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(numbers)])
+    cells = [_to_bytes(value) for value in values]
+    if pa.types.is_fixed_size_binary(kind):
+        blank = bytes(kind.byte_width)
+        return pa.Array.from_buffers(kind, len(cells), [bits, pa.py_buffer(b"".join(cell or blank for cell in cells))])
+    wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    offsets = np.zeros(len(cells) + 1, dtype=np.int64 if wide else np.int32)
+    np.cumsum([len(cell) for cell in cells], out=offsets[1:])
+    return pa.Array.from_buffers(kind, len(cells), [bits, pa.py_buffer(offsets), pa.py_buffer(b"".join(cells))])
+
+
+def _to_bytes(value: str | bytes | None) -> bytes:
+    if value is None:
+        return b""
+    return value.encode() if isinstance(value, str) else value
+
+
+def make_record_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Make a batch out of at least one row."""
+    columns = zip(*rows, strict=True)
+    return pa.record_batch(
+        [make_array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def int64_array(numbers: npt.NDArray[np.int64], *, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Wrap integers as an array; those that are not valid are null."""
+    bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    contiguous = np.ascontiguousarray(numbers, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(contiguous), [bits, pa.py_buffer(contiguous)])
+
+
+def to_int64(column: pa.Array) -> npt.NDArray[np.int64]:
+    """View an array of integers without nulls as NumPy."""
+    return np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column)]
+
+
+def repeated(value: Any, kind: pa.DataType, count: int) -> pa.Array:  # noqa: ANN401  what an Arrow array may hold
+    """Make an array that says the same `count` times."""
+    return make_array([value] * count, kind)
+
+
+def bool_array(flags: npt.NDArray[np.bool_]) -> pa.Array:
+    """Wrap truth values as an array."""
+    return pa.Array.from_buffers(pa.bool_(), len(flags), [None, pa.py_buffer(np.packbits(flags, bitorder="little"))])

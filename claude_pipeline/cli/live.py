@@ -1,0 +1,147 @@
+"""Progress on stderr: a live board on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from claude_pipeline import display
+from claude_pipeline.status import RequestCounts, Status
+
+OnStatus = Callable[[Status], None]
+
+# Each state has a colour and a shape, so that the bar reads without colours too.
+_LOOKS = {
+    "succeeded": ("green", "█", "#"),
+    "errored": ("red", "▚", "x"),
+    "expired": ("red", "▚", "x"),
+    "canceled": ("yellow", "▚", "x"),
+    "processing": ("cyan", "▒", "="),
+    "waiting": ("bright_black", "░", "-"),
+}
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[OnStatus]:
+    """Show `doing` until the first status is shown, then the latest status."""
+    console = Console(stderr=True, highlight=False)
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
+        yield Lines().show
+        return
+    board = Board(doing)
+    # Redirection would send what is printed on stdout to stderr.
+    with Live(board, console=console, transient=True, redirect_stdout=False, redirect_stderr=False):
+        yield board.show
+
+
+class Lines:
+    """One line whenever something has changed."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def show(self, status: Status) -> None:
+        """Print the status unless the last line said the same."""
+        line = display.full_line(status)
+        if line != self._last:
+            click.echo(line, err=True)
+        self._last = line
+
+
+class Board:
+    """The latest status, drawn anew several times a second so that time passes."""
+
+    def __init__(self, doing: str) -> None:
+        self._spinner = Spinner("dots", doing)
+        self._status: Status | None = None
+
+    def show(self, status: Status) -> None:
+        """Draw this status from now on."""
+        self._status = status
+
+    def __rich__(self) -> RenderableType:
+        """Draw the board as it is this moment."""
+        return self._spinner if self._status is None else board(self._status, now=time.time())
+
+
+def board(status: Status, *, now: float) -> RenderableType:
+    """Draw a status: who, a bar of requests by state, batches, tokens, cost; `now` in seconds since the epoch."""
+    elapsed = display.duration((status.ended_at or now) - status.created_at)
+    lines: list[RenderableType] = [
+        _edges(Text.assemble((status.job_id, "bold"), _asked(status)), Text(elapsed)),
+        Bar(status.counts),
+        _edges(_legend(status.counts), Text(display.percent(status))),
+        Text(_figures(status), no_wrap=True, overflow="ellipsis"),
+    ]
+    if status.reason:
+        lines.append(Text(status.reason, style="yellow" if status.state == "blocked" else "dim"))
+    return Group(*lines)
+
+
+class Bar:
+    """A bar of the console's width in which each state of requests has its share."""
+
+    def __init__(self, counts: RequestCounts) -> None:
+        self._counts = counts
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Draw the bar as wide as it may be."""
+        yield bar(self._counts, width=options.max_width, ascii_only=options.ascii_only)
+
+
+def bar(counts: RequestCounts, *, width: int, ascii_only: bool = False) -> Text:
+    """Draw the shares of the states in `width` cells, at least one cell for each that is not empty."""
+    text = Text(no_wrap=True)
+    for state, cells in shares(counts, width=width):
+        colour, shape, plain = _LOOKS[state]
+        text.append((plain if ascii_only else shape) * cells, style=colour)
+    return text
+
+
+def shares(counts: RequestCounts, *, width: int) -> list[tuple[str, int]]:
+    """Divide `width` cells among the states that are not empty: by size, and at least one for each."""
+    present = [(state, number) for state, number in display.by_state(counts) if number]
+    spare = width - len(present)
+    total = sum(number for _, number in present)
+    divided, reached, given = [], 0, 0
+    for state, number in present:
+        reached += number
+        cells = spare * reached // total - given
+        given += cells
+        divided.append((state, 1 + cells))
+    return divided
+
+
+def _edges(left: Text, right: Text) -> Table:
+    grid = Table.grid(expand=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_row(left, right)
+    return grid
+
+
+def _asked(status: Status) -> str:
+    return "".join(f"  {part}" for part in (status.name, status.model) if part)
+
+
+def _legend(counts: RequestCounts) -> Text:
+    parts = [
+        Text(f"{display.count(number)} {state}", style=_LOOKS[state][0])
+        for state, number in display.by_state(counts)
+        if number
+    ]
+    return Text(" · ").join(parts)
+
+
+def _figures(status: Status) -> str:
+    parts = [f"batches: {display.batches(status)}", f"tokens: {display.tokens(status)}"]
+    if cost := display.usd(status.cost_usd):
+        parts.append(f"cost so far: {cost}")
+    return " · ".join(parts)

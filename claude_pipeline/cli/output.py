@@ -1,0 +1,54 @@
+"""Data on stdout: tables on a terminal, aligned lines in a pipe, JSON when asked for."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from claude_pipeline import display
+from claude_pipeline.status import Status
+
+_STYLES = {"in_progress": "cyan", "planning": "cyan", "ended": "green", "blocked": "yellow", "canceling": "yellow"}
+
+
+def print_json(statuses: Status | Sequence[Status]) -> None:
+    """Print one status as an object, several as an array."""
+    data = asdict(statuses) if isinstance(statuses, Status) else [asdict(status) for status in statuses]
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_jobs(statuses: Sequence[Status]) -> None:
+    """Print a line for each job."""
+    print_table(display.LIST_HEADER, [display.job_cells(status) for status in statuses])
+
+
+def print_status(status: Status) -> None:
+    """Print what there is to say about one job, and its batches."""
+    heading = "  ".join(part for part in (status.job_id, status.state, status.name, status.model) if part)
+    Console(highlight=False).print(Text(heading, style="bold"), soft_wrap=True)
+    if status.reason:
+        click.echo(status.reason)
+    click.echo(display.summary(status))
+    if status.batches:
+        click.echo()
+        print_table(display.BATCH_HEADER, display.batch_cells(status, now=time.time()))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print cells under a header, in colours that only a terminal gets to see."""
+    if not sys.stdout.isatty():
+        click.echo("\n".join(display.columns([header, *rows])))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in header:
+        wraps = heading == header[-1]
+        table.add_column(heading, justify=display.alignment(heading), no_wrap=not wraps, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)

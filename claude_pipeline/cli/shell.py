@@ -1,0 +1,82 @@
+"""What every command shares: the order of help, errors as one line, exit codes."""
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+import claude_pipeline as cp
+from claude_pipeline.errors import PipelineError
+from claude_pipeline.status import Status
+
+OK, UNANSWERED, NOT_ENDED, INTERRUPTED, TERMINATED = 0, 3, 4, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; it stops what Ctrl-C would stop."""
+
+
+class Shell(click.Group):
+    """A group that lists its commands as given and shows our errors without a traceback."""
+
+    def __init__(self, *, commands: Sequence[click.Command], **settings: Any) -> None:  # noqa: ANN401  # click's own
+        settings["context_settings"] = {"help_option_names": ["-h", "--help"]}
+        super().__init__(commands=commands, **settings)
+        click.version_option(cp.__version__, prog_name="claude-pipeline")(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Keep the order that a newcomer needs them in."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error of ours is one line and exit code 1."""
+        try:
+            with _terminable():
+                return super().invoke(ctx)
+        except PipelineError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as interruption:
+            say("Interrupted.")
+            stop(interruption)
+
+
+def say(words: str) -> None:
+    """Tell the user something, on stderr."""
+    click.echo(words, err=True)
+
+
+def stop(interruption: KeyboardInterrupt) -> NoReturn:
+    """Leave with the exit code of the signal that interrupted."""
+    raise click.exceptions.Exit(TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED)
+
+
+def leave(status: Status) -> None:
+    """Leave with the exit code that tells what became of the job, unless all is well."""
+    if code := exit_code(status):
+        raise click.exceptions.Exit(code)
+
+
+def exit_code(status: Status) -> int:
+    """Return 0 when every row is answered, 3 when the job ended without, 4 when it has not ended."""
+    if status.state != "ended":
+        return NOT_ENDED
+    return UNANSWERED if status.unanswered else OK
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated

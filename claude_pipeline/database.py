@@ -1,0 +1,169 @@
+"""The ledger's database: its tables, its connection, its transactions.
+
+The SQL is what SQLite and PostgreSQL share; what differs between them (the clock, the pragmas, the parameter style)
+stands in this module alone.
+"""
+
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from claude_pipeline.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE accounts (account INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE jobs (
+    job_id TEXT PRIMARY KEY,
+    account INTEGER NOT NULL REFERENCES accounts,
+    name TEXT,
+    state TEXT NOT NULL,
+    reason TEXT,
+    settings TEXT NOT NULL,
+    rows BIGINT NOT NULL,
+    skipped BIGINT NOT NULL DEFAULT 0,
+    invalid BIGINT NOT NULL DEFAULT 0,
+    duplicates BIGINT NOT NULL DEFAULT 0,
+    reused BIGINT NOT NULL DEFAULT 0,
+    requests BIGINT NOT NULL DEFAULT 0,
+    unanswered BIGINT,
+    changes BIGINT NOT NULL DEFAULT 0,
+    owner TEXT,
+    lease_until DOUBLE PRECISION,
+    created_at DOUBLE PRECISION NOT NULL,
+    ended_at DOUBLE PRECISION
+);
+CREATE TABLE shards (
+    shard INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL REFERENCES accounts,
+    job_id TEXT NOT NULL REFERENCES jobs,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    requests BIGINT NOT NULL,
+    first_row BIGINT NOT NULL,
+    last_row BIGINT NOT NULL,
+    reason TEXT,
+    not_before DOUBLE PRECISION NOT NULL DEFAULT 0,
+    refusals INTEGER NOT NULL DEFAULT 0,
+    owner TEXT,
+    lease_until DOUBLE PRECISION,
+    newest_batch_id TEXT,
+    submitting_at DOUBLE PRECISION,
+    batch_id TEXT UNIQUE,
+    results_url TEXT,
+    request_counts TEXT,
+    cancel_wanted INTEGER NOT NULL DEFAULT 0,
+    created_at DOUBLE PRECISION,
+    ended_at DOUBLE PRECISION,
+    succeeded BIGINT NOT NULL DEFAULT 0,
+    errored BIGINT NOT NULL DEFAULT 0,
+    canceled BIGINT NOT NULL DEFAULT 0,
+    expired BIGINT NOT NULL DEFAULT 0,
+    input_tokens BIGINT NOT NULL DEFAULT 0,
+    output_tokens BIGINT NOT NULL DEFAULT 0,
+    cost_usd DOUBLE PRECISION DEFAULT 0
+);
+CREATE INDEX shards_by_state ON shards (account, state);
+CREATE INDEX shards_by_job ON shards (job_id);
+CREATE TABLE members (shard INTEGER PRIMARY KEY REFERENCES shards, addresses BLOB NOT NULL, rows BLOB NOT NULL);
+CREATE TABLE job_shards (
+    job_id TEXT NOT NULL REFERENCES jobs,
+    shard INTEGER NOT NULL REFERENCES shards,
+    PRIMARY KEY (job_id, shard)
+) WITHOUT ROWID;
+CREATE INDEX job_shards_by_shard ON job_shards (shard);
+CREATE TABLE claims (
+    account INTEGER NOT NULL,
+    address BLOB NOT NULL,
+    shard INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    failed INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (account, address)
+) WITHOUT ROWID;
+"""
+
+Parameters = Mapping[str, object] | tuple[object, ...]
+
+
+class Database:
+    """One connection to the ledger, shared by this process's threads; a transaction at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"Cannot use the ledger {path}: {error}.") from error
+
+    def __del__(self) -> None:
+        if connection := getattr(self, "_connection", None):
+            connection.close()
+
+    def now(self) -> float:
+        """Return the database's clock: seconds since the epoch."""
+        ((seconds,),) = self.rows("SELECT (julianday('now') - 2440587.5) * 86400.0")
+        return float(seconds)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run statements as one: all of them or none. One inside another is part of it.
+
+        Raises:
+            StoreError: The disk is full, the file is read-only, or another process holds it too long.
+        """
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.DatabaseError):
+                    raise StoreError(
+                        f"Cannot write the ledger {self.path}: {error}. What was recorded is safe; "
+                        "run the same command again once this is mended."
+                    ) from error
+                raise
+
+    def run(self, sql: str, parameters: Parameters = ()) -> int:
+        """Execute a statement; return how many rows it touched."""
+        with self._lock:
+            return self._connection.execute(sql, parameters).rowcount
+
+    def run_many(self, sql: str, parameters: Iterable[Parameters]) -> int:
+        """Execute a statement for each set of parameters; return how many rows were touched in all."""
+        with self._lock:
+            return self._connection.executemany(sql, parameters).rowcount
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self._lock:
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def _migrate(self) -> None:
+        with self.transaction():
+            if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
+                for statement in _SCHEMA.split(";\n"):
+                    self.run(statement)
+                meta = (("schema_version", str(SCHEMA_VERSION)), ("store_id", uuid.uuid4().hex))
+                self.run_many("INSERT INTO meta VALUES (?, ?)", meta)
+        ((version,),) = self.rows("SELECT value FROM meta WHERE key = 'schema_version'")
+        if int(version) > SCHEMA_VERSION:
+            raise StoreError(
+                f"The store {self.path.parent} was made by a newer claude-pipeline (schema {version}; this one knows "
+                f"{SCHEMA_VERSION}). Upgrade it: pip install -U claude-pipeline."
+            )

@@ -1,0 +1,194 @@
+"""A job as text: one line, a few facts, a table."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Literal
+
+from claude_pipeline.status import RequestCounts, Status
+
+Fact = tuple[str, str]
+
+LIST_HEADER = ("JOB", "STATE", "ROWS", "DONE", "COST", "SUBMITTED", "NAME")
+BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
+_RIGHT = frozenset({"ROWS", "DONE", "COST", "REQUESTS", "ATTEMPT", "TOOK"})
+
+
+def one_line(status: Status) -> str:
+    """Say in one line where a job stands."""
+    parts = [plural(status.rows, "row"), _progress(status)]
+    if status.batches:
+        parts.append(plural(len(status.batches), "batch"))
+    if status.cost_usd:
+        parts.append(usd(status.cost_usd))
+    return f"{status.job_id} {status.state} · {' · '.join(parts)}"
+
+
+def full_line(status: Status) -> str:
+    """Say in one line where a job stands, and what it waits for or why it is blocked."""
+    return f"{one_line(status)} · {status.reason}" if status.reason else one_line(status)
+
+
+def summary(status: Status) -> str:
+    """Tell what became of a job: rows, requests, batches, tokens and cost, a line each."""
+    return "\n".join(columns([(f"{label}:", text) for label, text in facts(status)]))
+
+
+def facts(status: Status) -> list[Fact]:
+    """Return what there is to say about a job, as pairs of a label and a text."""
+    every: list[tuple[str, str | None]] = [
+        ("Rows", _rows(status)),
+        ("Unanswered", _unanswered(status)),
+        ("Requests", _joined(count(status.requests), counted(status.counts))),
+        ("Saved", _saved(status)),
+        ("Batches", batches(status)),
+        ("Tokens", tokens(status)),
+        ("Cost", usd(status.cost_usd)),
+        ("Took", _took(status)),
+    ]
+    return [(label, text) for label, text in every if text]
+
+
+def job_cells(status: Status) -> tuple[str, ...]:
+    """Return a job's cells under `LIST_HEADER`; times are local."""
+    submitted = datetime.fromtimestamp(status.created_at).astimezone().strftime("%Y-%m-%d %H:%M")
+    cost = usd(status.cost_usd) or "?"
+    name = status.name or "-"
+    return status.job_id, status.state, count(status.rows), percent(status), cost, submitted, name
+
+
+def batch_cells(status: Status, *, now: float) -> list[tuple[str, ...]]:
+    """Return the cells of a job's batches under `BATCH_HEADER`; `now` is seconds since the epoch."""
+    return [
+        (
+            batch.batch_id,
+            batch.processing_status,
+            count(batch.requests),
+            count(batch.attempt),
+            duration((batch.ended_at or now) - batch.created_at),
+        )
+        for batch in status.batches
+    ]
+
+
+def alignment(heading: str) -> Literal["left", "right"]:
+    """Tell on which side a column stands: figures to the right."""
+    return "right" if heading in _RIGHT else "left"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align cells under each other, the last column ragged; figures to the right when the first row says so."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    rights = [alignment(heading) == "right" for heading in rows[0]]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, rights, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def count(number: int) -> str:
+    """Write a whole number with its thousands apart."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number and its noun: `1 row`, `2 batches`."""
+    many = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{count(number)} {noun if number == 1 else many}"
+
+
+def usd(amount: float | None) -> str:
+    """Write dollars with the digits that matter, and nothing for an unknown price."""
+    if amount is None:
+        return ""
+    if 0 < amount < 0.0001:  # noqa: PLR2004  # the smallest amount that four digits show
+        return "<$0.0001"
+    return f"${amount:,.4f}" if 0 < amount < 0.1 else f"${amount:,.2f}"  # noqa: PLR2004  # a dime
+
+
+def duration(seconds: float) -> str:
+    """Write a span of time as a person says it: `8 s`, `4 min 10 s`, `2 h 5 min`."""
+    whole = max(0, round(seconds))
+    minutes, hours = whole // 60, whole // 3600
+    if not minutes:
+        return f"{whole} s"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {whole % 60} s"
+
+
+def tokens(status: Status) -> str:
+    """Write the tokens read and written."""
+    return f"{count(status.input_tokens)} in, {count(status.output_tokens)} out"
+
+
+def batches(status: Status) -> str:
+    """Write how many batches there are and how many have ended."""
+    total = len(status.batches)
+    ended = sum(batch.processing_status == "ended" for batch in status.batches)
+    return count(total) if ended == total else f"{count(ended)} of {count(total)} ended"
+
+
+def percent(status: Status) -> str:
+    """Write how much of a job's requests has come to a result."""
+    if status.state == "ended" or not status.requests:
+        return "100%" if status.state == "ended" else "0%"
+    return f"{100 * _finished(status.counts) // status.requests}%"
+
+
+def counted(counts: RequestCounts) -> str:
+    """Write the states that requests are in, the empty ones left out."""
+    return ", ".join(f"{count(number)} {state}" for state, number in by_state(counts) if number)
+
+
+def by_state(counts: RequestCounts) -> Iterator[tuple[str, int]]:
+    """Yield each state of requests and how many are in it, the nearest to an answer first."""
+    for state in ("succeeded", "errored", "expired", "canceled", "processing", "waiting"):
+        yield state, getattr(counts, state)
+
+
+def _finished(counts: RequestCounts) -> int:
+    return counts.succeeded + counts.errored + counts.canceled + counts.expired
+
+
+def _progress(status: Status) -> str:
+    if status.unanswered is not None:
+        return f"{count(status.rows - status.skipped - status.unanswered)} answered"
+    return f"{count(status.counts.succeeded)} of {plural(status.requests, 'request')} answered"
+
+
+def _rows(status: Status) -> str:
+    parts = []
+    if status.unanswered is not None:
+        parts.append(f"{count(status.rows - status.skipped - status.unanswered)} answered")
+    if status.skipped:
+        parts.append(f"{count(status.skipped)} skipped (blank prompt)")
+    if status.unanswered:
+        parts.append(f"{count(status.unanswered)} unanswered")
+    return _joined(count(status.rows), ", ".join(parts))
+
+
+def _unanswered(status: Status) -> str | None:
+    if not status.unanswered:
+        return None
+    counts = status.counts
+    reasons = [("errored", counts.errored), ("expired", counts.expired), ("canceled", counts.canceled)]
+    parts = [f"{plural(number, 'request')} {reason}" for reason, number in reasons if number]
+    if status.invalid:
+        parts.append(f"{plural(status.invalid, 'row')} could not be sent")
+    return _joined(plural(status.unanswered, "row"), ", ".join(parts))
+
+
+def _took(status: Status) -> str | None:
+    return duration(status.ended_at - status.created_at) if status.ended_at else None
+
+
+def _saved(status: Status) -> str | None:
+    parts = [f"{plural(status.duplicates, 'duplicate')}"] if status.duplicates else []
+    if status.reused:
+        parts.append(f"{count(status.reused)} reused from other jobs")
+    return f"{', '.join(parts)}: not asked, not paid" if parts else None
+
+
+def _joined(head: str, rest: str) -> str:
+    return f"{head}: {rest}" if rest else head

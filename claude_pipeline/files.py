@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from claude_pipeline.errors import StoreError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to, then make it durable and rename it.
+
+    Raises:
+        StoreError: The file cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cannot_write(folder: Path, error: OSError) -> StoreError:
+    """Say why a folder takes no file, and the way out."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    way_out = "Free some room" if full else "Make it writable"
+    return StoreError(f"Cannot write to {folder}: {error.strerror or error}. {way_out} and run the same command again.")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""Who works on what: an owner's name, and whether it still lives.
+
+A lease lasts 60 seconds and is renewed every 15. An owner on this host that is dead is replaced at once.
+"""
+
+import os
+import platform
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LEASE_SECONDS = 60.0
+RENEW_SECONDS = 15.0
+
+
+def new_owner() -> str:
+    """Name the calling process, unlike any other owner."""
+    return " ".join([_host(), str(os.getpid()), _start_time(os.getpid()), uuid.uuid4().hex])
+
+
+def is_dead(owner: str) -> bool:
+    """Tell whether an owner is a process of this host that runs no more."""
+    host, pid, start_time, _ = owner.split(" ")
+    return host == _host() and _start_time(int(pid)) != start_time
+
+
+@contextmanager
+def renewed(renew: Callable[[], object]) -> Iterator[None]:
+    """Call `renew` every 15 seconds while the body runs."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(RENEW_SECONDS):
+            renew()
+
+    thread = threading.Thread(target=beat, name="claude-pipeline-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _host() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return boot.read_text().strip() if boot.exists() else f"{platform.node().replace(' ', '-')}-{uuid.getnode():x}"
+
+
+def _start_time(pid: int) -> str:
+    """Return what tells a process from a later one with its number; empty when there is none."""
+    try:
+        if Path("/proc/self/stat").exists():
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    except PermissionError:
+        return "alive"
+    return "alive"

@@ -1,0 +1,175 @@
+"""Planning a job: its input into requests, its requests into shards.
+
+Planning may be killed anywhere and started anew: what this job claimed already is recognised by its rows.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from claude_pipeline.arrays import make_record_batch
+from claude_pipeline.files import replacing
+from claude_pipeline.leases import renewed
+from claude_pipeline.ledger import Ledger
+from claude_pipeline.prompts import ID_BYTES, Request, RequestForm, Unsendable
+from claude_pipeline.records import PLANNING, Claim, JobRecord
+from claude_pipeline.shards import ShardBuilder
+from claude_pipeline.store import Store, read_batches
+
+FOREIGN_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("address", pa.binary(ID_BYTES)),
+        pa.field("error_type", pa.string()),
+        pa.field("error_message", pa.string()),
+    ]
+)
+_WRITE_ROWS = 65_536
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a submit fixed for its job, as the ledger keeps it."""
+
+    label: str
+    form: RequestForm
+    model: str
+    max_tokens: int
+    id_column: str | None
+    prefix: str
+    base_url: str | None
+    max_batch_requests: int
+    max_batch_bytes: int
+    max_queued_requests: int
+    max_attempts: int
+
+    @classmethod
+    def of(cls, job: JobRecord) -> "Settings":
+        """Read the settings of a job."""
+        return msgspec.json.decode(job.settings, type=cls)
+
+
+def plan(store: Store, job: JobRecord, *, owner: str) -> None:
+    """Plan a job's shards, unless another process is at it."""
+    ledger = store.ledger
+    if not ledger.lease_job(job.job_id, owner=owner):
+        return
+    with renewed(lambda: ledger.renew_job(job.job_id, owner=owner)), _noting(store, job) as notes:
+        planner = _Planner(ledger, job, notes)
+        path = store.input_path(job.job_id)
+        for first, batch in read_batches(path, set(planner.form.template.fields)):
+            planner.plan_batch(first, list(planner.form.render(batch)))
+        planner.plan_shard()
+        notes.write()
+    ledger.move_job(job.job_id, PLANNING, state="in_progress", owner=None, **planner.counts)
+
+
+class _Notes:
+    """The rows that the job does not ask itself, on their way to a file."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._rows: list[tuple[int, bytes | None, str | None, str | None]] = []
+
+    def add(self, row: int, address: bytes | None, error: Unsendable | None = None) -> None:
+        self._rows.append((row, address, *(error or (None, None))))
+        if len(self._rows) >= _WRITE_ROWS:
+            self.write()
+
+    def write(self) -> None:
+        if self._rows:
+            self._writer.write_batch(make_record_batch(self._rows, FOREIGN_SCHEMA))
+            self._rows.clear()
+
+
+@contextmanager
+def _noting(store: Store, job: JobRecord) -> Iterator[_Notes]:
+    with (
+        replacing(store.foreign_path(job.job_id)) as path,
+        pq.ParquetWriter(path, FOREIGN_SCHEMA, compression="zstd") as writer,
+    ):
+        yield _Notes(writer)
+
+
+class _Planner:
+    """One walk over a job's input."""
+
+    def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes) -> None:
+        settings = Settings.of(job)
+        self.form = settings.form
+        self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
+        self._ledger, self._job, self._notes = ledger, job, notes
+        largest = min(settings.max_batch_requests, settings.max_queued_requests)
+        self._builder = ShardBuilder(max_requests=largest, max_bytes=settings.max_batch_bytes)
+        own = ledger.own_shards(job.job_id)
+        self._asked = np.unique(np.concatenate([ledger.members(s.shard).rows for s in own])) if own else np.empty(0)
+        self._own = {shard.shard for shard in own}
+
+    def plan_batch(self, first: int, requests: list[Request | Unsendable]) -> None:
+        """Place the requests of consecutive rows."""
+        addresses = {r.address for r in requests if isinstance(r, Request) and r.address not in self._builder}
+        known = self._look_up(addresses)
+        for row, request in enumerate(requests, first):
+            if isinstance(request, Unsendable):
+                self._refuse(row, request)
+            elif request.address in self._builder:
+                self._leave(row, request.address, "duplicates")
+            elif (claim := known.get(request.address)) and not claim.failed:
+                self._leave_claimed(row, request.address, claim)
+            else:
+                self._ask(row, request)
+
+    def _look_up(self, addresses: set[bytes]) -> dict[bytes, Claim]:
+        with self._ledger.transaction():
+            known = self._ledger.claims(self._job.account, addresses)
+            pending = {claim.shard for claim in known.values() if not claim.failed}
+            self._ledger.wait_for(self._job.job_id, pending - self._own)
+        return known
+
+    def _refuse(self, row: int, why: Unsendable) -> None:
+        self.counts["skipped" if why.error_type == "missing_prompt" else "invalid"] += 1
+        self._notes.add(row, None, why)
+
+    def _leave(self, row: int, address: bytes, count: str) -> None:
+        self.counts[count] += 1
+        self._notes.add(row, address)
+
+    def _leave_claimed(self, row: int, address: bytes, claim: Claim) -> None:
+        if claim.shard not in self._own:
+            self._leave(row, address, "reused")
+        elif self._has_asked(row):
+            self.counts["requests"] += 1
+        else:
+            self._leave(row, address, "duplicates")
+
+    def _has_asked(self, row: int) -> bool:
+        at = int(np.searchsorted(self._asked, row))
+        return at < len(self._asked) and self._asked[at] == row
+
+    def _ask(self, row: int, request: Request) -> None:
+        if self._builder.is_too_large(request):
+            size = f"{len(request.params):,} bytes, but a batch may have {self._builder.max_bytes:,}"
+            self._refuse(row, Unsendable("request_too_large", f"The request has {size}, so it was not sent."))
+            return
+        if not self._builder.fits(request):
+            self.plan_shard()
+        self._builder.add(request, row)
+
+    def plan_shard(self) -> None:
+        """Make what was gathered a shard; requests that others claimed meanwhile are theirs."""
+        if not self._builder:
+            return
+        wanted = self._builder.take()
+        won = self._ledger.add_shard(self._job, wanted)
+        self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
+        self.counts["requests"] += len(won)
+        if len(won) < len(wanted):
+            lost = set(wanted.split()) - set(won.split())
+            known = self._look_up(lost)
+            for address, row in zip(wanted.split(), wanted.rows.tolist(), strict=True):
+                if address in lost:
+                    own = known[address].shard in self._own
+                    self._leave(row, address, "duplicates" if own else "reused")

@@ -1,0 +1,93 @@
+"""What the ledger holds, as data: jobs, shards, claims, and the states they go through.
+
+planned → uploading → submitting → in_progress → ended → collected          (a shard; canceling on the way)
+planning → in_progress → ended | blocked | canceling                         (a job)
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from claude_pipeline.status import JobState
+
+ShardState = Literal["planned", "uploading", "submitting", "in_progress", "canceling", "ended", "collected"]
+QUEUED: tuple[ShardState, ...] = ("uploading", "submitting", "in_progress", "canceling")
+PLANNED: tuple[ShardState, ...] = ("planned",)
+UPLOADING: tuple[ShardState, ...] = ("uploading",)
+SUBMITTING: tuple[ShardState, ...] = ("submitting",)
+RUNNING: tuple[ShardState, ...] = ("in_progress", "canceling")
+ENDED: tuple[ShardState, ...] = ("ended",)
+COLLECTED: tuple[ShardState, ...] = ("collected",)
+PLANNING: tuple[JobState, ...] = ("planning",)
+IN_PROGRESS: tuple[JobState, ...] = ("in_progress",)
+CANCELING: tuple[JobState, ...] = ("canceling",)
+OPEN_JOBS: tuple[JobState, ...] = ("planning", "in_progress", "canceling")
+WANTING_JOBS: tuple[JobState, ...] = ("planning", "in_progress")
+
+# Why a claim's request has no answer; zero while it may still get one.
+FAILED = {"errored": 1, "canceled": 2, "expired": 3}
+
+
+class Claim(NamedTuple):
+    """Where a request's answer lies, or will."""
+
+    shard: int
+    position: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A row of `jobs`."""
+
+    job_id: str
+    account: int
+    name: str | None
+    state: JobState
+    reason: str | None
+    settings: str
+    rows: int
+    skipped: int
+    invalid: int
+    duplicates: int
+    reused: int
+    requests: int
+    unanswered: int | None
+    changes: int
+    owner: str | None
+    lease_until: float | None
+    created_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A row of `shards`: what is or was sent as one Message Batch."""
+
+    shard: int
+    account: int
+    job_id: str
+    state: ShardState
+    attempt: int
+    requests: int
+    first_row: int
+    last_row: int
+    reason: str | None
+    not_before: float
+    refusals: int
+    owner: str | None
+    lease_until: float | None
+    newest_batch_id: str | None
+    submitting_at: float | None
+    batch_id: str | None
+    results_url: str | None
+    request_counts: str | None
+    cancel_wanted: int
+    created_at: float | None
+    ended_at: float | None
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None

@@ -1,0 +1,146 @@
+"""The API's behaviour: no clock, no socket; time and bodies come in as arguments."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from secrets import token_hex
+from typing import Any
+
+from claude_pipeline.sandbox import models
+from claude_pipeline.sandbox.answers import answer, input_tokens
+from claude_pipeline.sandbox.batches import Batch, accept, result_chunks, settle, show
+from claude_pipeline.sandbox.errors import ApiError, InvalidRequestError, NotFoundError
+from claude_pipeline.sandbox.outcomes import Answering, Row
+from claude_pipeline.sandbox.pages import page, show_page
+from claude_pipeline.sandbox.params import check_message, check_prompt
+from claude_pipeline.sandbox.requests import decode, decode_batch
+from claude_pipeline.sandbox.usage import Tally
+from claude_pipeline.sandbox.wire import Message, MessageBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRequest:
+    """A request as it was received; `params` are its bytes, `attempt` counts its id over all batches."""
+
+    batch_id: str
+    custom_id: str
+    attempt: int
+    params: bytes
+
+
+class Api:
+    """Batches and messages in memory; every `now` is seconds since the epoch."""
+
+    def __init__(self, *, answering: Answering, batch_seconds: float, max_queued_requests: int | None) -> None:
+        self._answering = answering
+        self._batch_seconds = batch_seconds
+        self._max_queued_requests = max_queued_requests
+        self._batches: dict[str, Batch] = {}
+        self._tally = Tally()
+
+    def create(self, body: bytearray, *, version: str, base_url: str, now: float) -> MessageBatch:
+        """Accept a batch; its answers are written when it ends."""
+        requests = decode_batch(body)
+        self._check_queue(len(requests), now=now)
+        self._tally.batches += 1
+        rows = [Row(request.custom_id, request.params, self._tally.receive(request.custom_id)) for request in requests]
+        batch = accept(f"msgbatch_01{token_hex(11)}", rows, version=version, now=now)
+        self._batches[batch.id] = batch
+        return show(batch, base_url=base_url, now=now)
+
+    def retrieve(self, batch_id: str, *, base_url: str, now: float) -> MessageBatch:
+        """Show a batch."""
+        return show(self._look(batch_id, now=now), base_url=base_url, now=now)
+
+    def list_batches(self, query: Mapping[str, str], *, base_url: str, now: float) -> dict[str, Any]:
+        """Show a page of batches, newest first."""
+        ids, has_more = page([*reversed(self._batches)], query)
+        batches = [self.retrieve(batch_id, base_url=base_url, now=now) for batch_id in ids]
+        return show_page(batches, ids, has_more=has_more)
+
+    def cancel(self, batch_id: str, *, base_url: str, now: float) -> MessageBatch:
+        """Begin to cancel a batch; it has ended by the next look. One that ended before stays as it is."""
+        batch = self._look(batch_id, now=now)
+        if batch.status == "in_progress":
+            batch = self._batches[batch_id] = replace(batch, cancel_initiated_at=now)
+        return show(batch, base_url=base_url, now=now)
+
+    def delete(self, batch_id: str, *, now: float) -> dict[str, str]:
+        """Forget a batch that has ended."""
+        if self._look(batch_id, now=now).status != "ended":
+            message = f"Message Batch {batch_id} cannot be deleted while it is processing; cancel it first"
+            raise InvalidRequestError(message)
+        del self._batches[batch_id]
+        return {"id": batch_id, "type": "message_batch_deleted"}
+
+    def results(self, batch_id: str, *, now: float) -> Iterator[bytes]:
+        """Yield the results of a batch that has ended, as JSON lines in large chunks."""
+        batch = self._look(batch_id, now=now)
+        if batch.status != "ended" or batch.is_archived(now):
+            raise NotFoundError(f"Message Batch {batch_id} has no available results")
+        return result_chunks(batch, seed=self._answering.seed)
+
+    def message(self, body: bytearray, *, version: str) -> tuple[Message, bool]:
+        """Answer a message, and say whether it should be streamed."""
+        params = check_message(decode(body), version=version)
+        answered = answer(dict(params), write=self._answering.write)
+        self._tally.bill_message(answered)
+        return answered.message(body, service_tier="standard"), params.get("stream", False)
+
+    def count_tokens(self, body: bytearray, *, version: str) -> dict[str, int]:
+        """Estimate the tokens of a prompt."""
+        return {"input_tokens": input_tokens(check_prompt(decode(body), version=version))}
+
+    def list_models(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Show a page of models."""
+        ids, has_more = page(models.IDS, query)
+        return show_page([models.model_info(model_id) for model_id in ids], ids, has_more=has_more)
+
+    def model(self, model_id: str) -> dict[str, Any]:
+        """Show a model; every id that starts with `claude-` is one."""
+        if not model_id.startswith("claude-"):
+            raise NotFoundError(f"model: {model_id}")
+        return models.model_info(model_id)
+
+    def usage(self, *, now: float) -> dict[str, int]:
+        """Show what was accepted and what was billed by now."""
+        self._settle_all(now=now)
+        return self._tally.show()
+
+    def requests(self, batch_id: str | None = None) -> Iterator[ReceivedRequest]:
+        """Yield the requests of one batch or of all, in the order they were received."""
+        batches = [self._find(batch_id)] if batch_id else [*self._batches.values()]
+        return (_received(batch.id, row) for batch in batches for row in batch.rows)
+
+    def _find(self, batch_id: str) -> Batch:
+        if batch_id not in self._batches:
+            raise NotFoundError(f"No Message Batch has the id {batch_id}")
+        return self._batches[batch_id]
+
+    def _look(self, batch_id: str, *, now: float) -> Batch:
+        before = self._find(batch_id)
+        batch = settle(before, answering=self._answering, batch_seconds=self._batch_seconds, now=now)
+        if batch is not before:
+            self._batches[batch_id] = batch
+            self._tally.bill(batch.rows, batch.outcomes)
+        return batch
+
+    def _settle_all(self, *, now: float) -> Sequence[Batch]:
+        return [self._look(batch_id, now=now) for batch_id in self._batches]
+
+    def _check_queue(self, requests: int, *, now: float) -> None:
+        if self._max_queued_requests is None:
+            return
+        batches = self._settle_all(now=now)
+        queued = sum(batch.counts.processing for batch in batches)
+        if queued + requests > self._max_queued_requests:
+            message = f"{queued} requests are processing; {requests} more exceed {self._max_queued_requests}"
+            raise ApiError("rate_limit_error", message, retry_after=self._seconds_to_end(batches, now=now))
+
+    def _seconds_to_end(self, batches: Iterable[Batch], *, now: float) -> int:
+        ends = [batch.ends_at(self._batch_seconds) for batch in batches if batch.status != "ended"]
+        return max(1, ceil(min(ends, default=now) - now))
+
+
+def _received(batch_id: str, row: Row) -> ReceivedRequest:
+    return ReceivedRequest(batch_id, row.custom_id, row.attempt, bytes(row.params))

@@ -1,0 +1,107 @@
+"""A batch from acceptance to its end: every change makes a new one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+import msgspec
+
+from claude_pipeline.sandbox.answers import Answer
+from claude_pipeline.sandbox.outcomes import Answering, Outcome, Row, RowError, Unanswered, result_line
+from claude_pipeline.sandbox.wire import MessageBatch, ProcessingStatus, RequestCounts, timestamp
+
+DAY: Final = 24 * 60 * 60.0
+RESULTS_KEPT: Final = 29 * DAY
+ROWS_A_CHUNK: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A batch and its requests; times are seconds since the epoch."""
+
+    id: str
+    created_at: float
+    version: str
+    rows: Sequence[Row]
+    cancel_initiated_at: float | None = None
+    ended_at: float | None = None
+    outcomes: Sequence[Outcome] = ()
+    counts: RequestCounts
+
+    @property
+    def status(self) -> ProcessingStatus:
+        """Say where the batch stands, in the API's words."""
+        if self.ended_at is not None:
+            return "ended"
+        return "in_progress" if self.cancel_initiated_at is None else "canceling"
+
+    def ends_at(self, batch_seconds: float) -> float:
+        """Say when the batch ends if nobody cancels it."""
+        return self.created_at + min(batch_seconds, DAY)
+
+    def is_archived(self, now: float) -> bool:
+        """Say whether the results are no longer kept."""
+        return now >= self.created_at + RESULTS_KEPT
+
+
+def accept(batch_id: str, rows: Sequence[Row], *, version: str, now: float) -> Batch:
+    """Begin a batch."""
+    counts = RequestCounts(processing=len(rows))
+    return Batch(id=batch_id, created_at=now, version=version, rows=rows, counts=counts)
+
+
+def settle(batch: Batch, *, answering: Answering, batch_seconds: float, now: float) -> Batch:
+    """End the batch if it was canceled or its time has come, else leave it as it is."""
+    match batch.status:
+        case "canceling":
+            return _end(batch, answering=answering, unfinished="canceled", now=now)
+        case "in_progress" if now >= batch.ends_at(batch_seconds):
+            unfinished: Unanswered | None = "expired" if batch_seconds > DAY else None
+            return _end(batch, answering=answering, unfinished=unfinished, now=batch.ends_at(batch_seconds))
+        case _:
+            return batch
+
+
+def _end(batch: Batch, *, answering: Answering, unfinished: Unanswered | None, now: float) -> Batch:
+    outcomes = [answering.outcome(row, version=batch.version, unfinished=unfinished) for row in batch.rows]
+    return replace(batch, ended_at=now, outcomes=outcomes, counts=_count(outcomes))
+
+
+def _count(outcomes: Sequence[Outcome]) -> RequestCounts:
+    return RequestCounts(
+        succeeded=sum(isinstance(outcome, Answer) for outcome in outcomes),
+        errored=sum(isinstance(outcome, RowError) for outcome in outcomes),
+        canceled=outcomes.count("canceled"),
+        expired=outcomes.count("expired"),
+    )
+
+
+def show(batch: Batch, *, base_url: str, now: float) -> MessageBatch:
+    """Show a batch as the API does."""
+    url = f"{base_url}/v1/messages/batches/{batch.id}/results"
+    return MessageBatch(
+        id=batch.id,
+        processing_status=batch.status,
+        request_counts=batch.counts,
+        ended_at=_optional(batch.ended_at),
+        created_at=timestamp(batch.created_at),
+        expires_at=timestamp(batch.created_at + DAY),
+        archived_at=timestamp(batch.created_at + RESULTS_KEPT) if batch.is_archived(now) else None,
+        cancel_initiated_at=_optional(batch.cancel_initiated_at),
+        results_url=None if batch.ended_at is None else url,
+    )
+
+
+def _optional(seconds: float | None) -> str | None:
+    return None if seconds is None else timestamp(seconds)
+
+
+def result_chunks(batch: Batch, *, seed: int) -> Iterator[bytes]:
+    """Yield the results as JSON lines in shuffled order, about a megabyte at a time."""
+    order = list(range(len(batch.rows)))
+    Random(f"{seed}:{batch.rows[0].custom_id}").shuffle(order)  # noqa: S311 - an order, not a secret
+    encoder = msgspec.json.Encoder()
+    for start in range(0, len(order), ROWS_A_CHUNK):
+        chosen = order[start : start + ROWS_A_CHUNK]
+        yield encoder.encode_lines([result_line(batch.rows[row], batch.outcomes[row]) for row in chosen])

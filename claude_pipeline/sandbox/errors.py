@@ -1,0 +1,72 @@
+"""What the sandbox answers when it refuses, and what it raises when it cannot listen."""
+
+import errno
+import os
+from typing import Final
+
+STATUS: Final = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+TYPE_OF_STATUS: Final = {status: error_type for error_type, status in STATUS.items()}
+
+
+class ApiError(Exception):
+    """An answer in the API's error shape; `retry_after` in seconds becomes a header."""
+
+    def __init__(
+        self, error_type: str, message: str, *, status: int | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.message = message
+        self.status = status or STATUS.get(error_type, 500)
+        self.retry_after = retry_after
+
+    def body(self, request_id: str) -> dict[str, object]:
+        """Show the error as the API's JSON body."""
+        return error_body(self.error_type, self.message, request_id=request_id)
+
+
+class InvalidRequestError(ApiError):
+    """The request is wrong and would be wrong again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("invalid_request_error", message)
+
+
+class NotFoundError(ApiError):
+    """There is no such thing, or no longer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not_found_error", message)
+
+
+class ListenError(OSError):
+    """The address cannot be listened on."""
+
+    def __init__(self, host: str, port: int, *, reason: OSError) -> None:
+        super().__init__(reason.errno, os.strerror(reason.errno) if reason.errno else str(reason))
+        self.host = host
+        self.port = port
+
+    def __str__(self) -> str:
+        """Name the address, what is wrong with it, and the way out."""
+        text = f"The sandbox cannot listen on {self.host}:{self.port}: {self.strerror}."
+        if self.errno in {errno.EADDRINUSE, errno.EACCES}:
+            return f"{text} Choose another port, or let the system choose a free one with --port 0."
+        return text
+
+
+def error_body(error_type: str, message: str, *, request_id: str) -> dict[str, object]:
+    """Build the API's error body."""
+    return {"type": "error", "error": {"type": error_type, "message": message}, "request_id": request_id}

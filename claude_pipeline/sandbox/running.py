@@ -1,0 +1,171 @@
+"""The sandbox as a thing that runs: a socket, a thread, and what may be asked of it from outside."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
+from threading import Lock, Thread
+from time import sleep
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from claude_pipeline.sandbox.answers import AnswerFunction, facts
+from claude_pipeline.sandbox.api import Api, ReceivedRequest
+from claude_pipeline.sandbox.clock import Clock
+from claude_pipeline.sandbox.errors import ListenError
+from claude_pipeline.sandbox.faults import Fault, FaultName, Faults, Operation
+from claude_pipeline.sandbox.outcomes import Answering, RowFunction
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+BACKLOG: Final = 512
+IDLE_SECONDS: Final = 3600
+
+
+class Sandbox:
+    """A local server that speaks the Anthropic API and spends nothing; use it with `with`.
+
+    Args:
+        host: The address to listen on; only this machine reaches the usual one.
+        port: The port; 0 takes a free one.
+        batch_seconds: How long a batch takes; with 0 it has ended at the first look. Longer than 24 hours,
+            it expires.
+        answer: Writes the text of an answer from the request's params; usually the first sentence of the
+            last user turn.
+        rows: `rows(custom_id, params, attempt)` decides a request of a batch: `succeeded` (even when the
+            batch is canceled or expires), `expired`, `canceled`, `credit_too_low`, an error type such as
+            `api_error`, or None to leave it to the rates. `attempt` counts from 1 over all batches.
+        error_rates: The share of requests that fail, by error type: `{"api_error": 0.02}`.
+        expire_rate: The share of requests that expire.
+        max_queued_requests: How many requests may be processing at once; a batch above it is a 429.
+        seed: Chooses the order of results and which requests the rates meet.
+        workspace: What the `anthropic-workspace-id` header says.
+
+    Raises:
+        ValueError: Rates that are no shares, or a negative time.
+        ListenError: On entering, when the address is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        batch_seconds: float = 0.0,
+        answer: AnswerFunction = facts,
+        rows: RowFunction | None = None,
+        error_rates: Mapping[str, float] | None = None,
+        expire_rate: float = 0.0,
+        max_queued_requests: int | None = None,
+        seed: int = 0,
+        workspace: str = "sandbox",
+    ) -> None:
+        if batch_seconds < 0:
+            error = f"A batch takes no negative time: batch_seconds={batch_seconds}."
+            raise ValueError(error)
+        self._host, self._port, self._workspace = host, port, workspace
+        answering = Answering(
+            write=answer, rows=rows, error_rates=error_rates or {}, expire_rate=expire_rate, seed=seed
+        )
+        self._api = Api(answering=answering, batch_seconds=batch_seconds, max_queued_requests=max_queued_requests)
+        self._clock, self._faults, self._lock = Clock(), Faults(), Lock()
+        self._url: str | None = None
+        self._stop: Callable[[], None] = lambda: None
+
+    @property
+    def url(self) -> str:
+        """The base URL for a client; a `RuntimeError` outside of `with`."""
+        if self._url is None:
+            error = "The sandbox is not running. Use it as `with Sandbox() as sandbox: sandbox.url`."
+            raise RuntimeError(error)
+        return self._url
+
+    def __enter__(self) -> Self:
+        """Listen, and return once connections are accepted."""
+        app = self._app()
+        listener = _listen(self._host, self._port)
+        host, port = listener.getsockname()[:2]
+        self._stop = _start(app, listener)
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close every connection and stop; what was received stays readable here."""
+        self._stop()
+        self._url = None
+
+    def usage(self) -> dict[str, int]:
+        """Return what was accepted and what was billed: the same as `GET /_sandbox/usage`."""
+        with self._lock:
+            return self._api.usage(now=self._clock.now())
+
+    def requests(self, batch_id: str | None = None) -> Iterator[ReceivedRequest]:
+        """Return the requests of one batch or of all that were not deleted, in the order received."""
+        with self._lock:
+            return self._api.requests(batch_id)
+
+    def advance_clock(self, seconds: float) -> None:
+        """Step the sandbox's clock forward; a step back is a `ValueError`."""
+        self._clock.advance(seconds)
+
+    def fail_next(
+        self,
+        operation: Operation,
+        fault: FaultName | int,
+        *,
+        times: int = 1,
+        after: int = 0,
+        retry_after: int = 1,
+    ) -> None:
+        """Let the next `times` operations fail, once `after` of them have passed; see `faults.Fault`.
+
+        `drop_before` and `drop_after` cut the connection before or after the operation is done; a status
+        from 400 to 599 refuses it (429 with `retry_after` seconds); `missing_line`, `duplicate_line`,
+        `garbage_line` and `cut` spoil results.
+        """
+        self._faults.add(Fault(operation=operation, name=fault, times=times, after=after, retry_after=retry_after))
+
+    def _app(self) -> "ASGIApp":
+        # Starlette and uvicorn are loaded by those who start a server only.
+        from claude_pipeline.sandbox.server import Server  # noqa: PLC0415 - as said above
+
+        server = Server(api=self._api, clock=self._clock, faults=self._faults, lock=self._lock)
+        return server.app(workspace=self._workspace)
+
+
+def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None]) -> None:
+    """Run a sandbox until Ctrl-C; `on_ready` is called once it accepts connections.
+
+    Raises:
+        ListenError: When the address is taken.
+    """
+    try:
+        with sandbox:
+            on_ready(sandbox)
+            while True:
+                sleep(IDLE_SECONDS)
+    except KeyboardInterrupt:
+        return
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ListenError(host, port, reason=error) from error
+
+
+def _start(app: "ASGIApp", listener: socket.socket) -> Callable[[], None]:
+    from claude_pipeline.sandbox.serving import serve  # noqa: PLC0415 - loads uvicorn
+
+    ready: Future[Callable[[], Any]] = Future()
+    thread = Thread(target=lambda: asyncio.run(serve(app, listener, ready)), name="sandbox", daemon=True)
+    thread.start()
+    return partial(_stop, thread, ready.result())
+
+
+def _stop(thread: Thread, ask: Callable[[], Any]) -> None:
+    ask()
+    thread.join()

@@ -1,0 +1,221 @@
+"""Sending shards: a planned shard becomes a Message Batch, exactly once.
+
+The create call has no idempotency key, so the intent is written just before the last chunk of its body leaves: a
+body cut short cannot become a batch, and what was cut later is doubtful until the API's own list settles it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+
+from claude_pipeline.arrays import int64_array
+from claude_pipeline.batches import Batch, BatchesApi, CreateRefusedError, body_chunks
+from claude_pipeline.errors import PipelineError, ResultsError, StoreError
+from claude_pipeline.leases import renewed
+from claude_pipeline.planning import Settings
+from claude_pipeline.prompts import Request
+from claude_pipeline.records import (
+    IN_PROGRESS,
+    SUBMITTING,
+    UPLOADING,
+    WANTING_JOBS,
+    JobRecord,
+    Shard,
+)
+from claude_pipeline.results import spool_lines
+from claude_pipeline.shards import Members, write_body
+from claude_pipeline.store import Store, read_batches
+
+GRACE_SECONDS = 60.0
+_BACK_OFF_SECONDS = 5.0
+_LONGEST_BACK_OFF_SECONDS = 600.0
+_CANDIDATE_WINDOW = timedelta(minutes=15)
+_REFUSALS_BEFORE_HALVING = 3
+_TOO_MANY = 429
+
+
+class LeaseLostError(PipelineError):
+    """Another process took over what this one was doing."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process took this shard over; nothing was sent from here.")
+
+
+def send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
+    """Send a planned shard, if an open job wants it and the queue has room.
+
+    Raises:
+        ApiError: The API could not be asked what is newest.
+        StoreError: The store cannot be written, or the input in it was changed.
+    """
+    ledger = store.ledger
+    jobs = ledger.waiting_jobs(shard.shard, WANTING_JOBS)
+    if not jobs or shard.not_before > ledger.now() or not _reserve(store, shard, jobs[0], owner=owner):
+        return
+    with renewed(lambda: ledger.renew(shard.shard, owner=owner)), _released(store, shard, owner=owner):
+        try:
+            batch = _create(store, api, shard, owner=owner)
+        except CreateRefusedError as refusal:
+            _refused(store, shard, refusal, owner=owner)
+        except LeaseLostError:
+            return
+        else:
+            _adopt(store, shard, batch, owned_by=owner)
+
+
+def _reserve(store: Store, shard: Shard, job: JobRecord, *, owner: str) -> bool:
+    ledger = store.ledger
+    limit = Settings.of(job).max_queued_requests
+    with ledger.transaction():
+        queued = ledger.queued_requests(shard.account)
+        if queued and queued + shard.requests > limit:
+            return False
+        return ledger.lease(shard, owner=owner, to="uploading")
+
+
+@contextmanager
+def _released(store: Store, shard: Shard, *, owner: str) -> Iterator[None]:
+    """Leave no lease behind: what was cut short before the last chunk is planned again."""
+    ledger = store.ledger
+    try:
+        yield
+    finally:
+        ledger.move(shard.shard, UPLOADING, owned_by=owner, state="planned", owner=None)
+        ledger.move(shard.shard, SUBMITTING, owned_by=owner, owner=None)
+
+
+def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch:
+    ledger = store.ledger
+    with store.spool() as spool:
+        size = write_body(shard_requests(store, shard, ledger.members(shard.shard)), spool)
+        newest = api.newest_batch_id()
+
+        def write_intent() -> None:
+            intent = {"state": "submitting", "newest_batch_id": newest, "submitting_at": ledger.now()}
+            if not ledger.move(shard.shard, UPLOADING, owned_by=owner, **intent):
+                raise LeaseLostError
+
+        def is_complete() -> bool:
+            return ledger.shard(shard.shard).state != "uploading"
+
+        return api.create(body_chunks(spool, before_last=write_intent), size=size, is_complete=is_complete)
+
+
+def shard_requests(store: Store, shard: Shard, members: Members) -> Iterator[Request]:
+    """Render a shard's requests once more, in its order, and check that they are what was claimed.
+
+    Raises:
+        StoreError: The stored input no longer gives the same requests.
+    """
+    job = store.ledger.job(shard.job_id)
+    if job is None or not len(members):
+        return
+    form = Settings.of(job).form
+    between = (int(members.rows[0]), int(members.rows[-1]))
+    expected = iter(members.split())
+    for first, batch in read_batches(store.input_path(shard.job_id), set(form.template.fields), between=between):
+        for request in form.render(_pick(batch, first, members)):
+            if not isinstance(request, Request) or request.address != next(expected):
+                raise StoreError(f"{store.input_path(shard.job_id)} was changed after it was planned. Submit anew.")
+            yield request
+
+
+def _pick(batch: pa.RecordBatch, first: int, members: Members) -> pa.RecordBatch:
+    low, high = np.searchsorted(members.rows, [first, first + batch.num_rows])
+    return batch if high - low == batch.num_rows else batch.take(int64_array(members.rows[low:high] - first))
+
+
+def _adopt(store: Store, shard: Shard, batch: Batch, *, owned_by: str | None) -> None:
+    store.ledger.move(
+        shard.shard,
+        SUBMITTING,
+        owned_by=owned_by,
+        state="in_progress",
+        batch_id=batch.id,
+        created_at=batch.created_at.timestamp(),
+        owner=None,
+        reason=None,
+        refusals=0,
+    )
+
+
+def _refused(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: str) -> None:
+    match refusal.then:
+        case "doubtful":
+            reason = f"The answer to a create call was lost ({refusal}); looking whether the batch exists."
+            store.ledger.move(shard.shard, SUBMITTING, owned_by=owner, owner=None, reason=reason)
+        case "later":
+            _put_off(store, shard, refusal, owner=owner)
+        case "halve" if shard.requests > 1:
+            _give_back(store, shard, owner=owner, reason=str(refusal))
+            store.ledger.split(shard)
+        case "halve" | "blocked":
+            _give_back(store, shard, owner=owner, reason=None)
+            block_jobs(store, shard, str(refusal))
+
+
+def _put_off(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: str) -> None:
+    ledger = store.ledger
+    refusals = shard.refusals + 1
+    back_off = min(_LONGEST_BACK_OFF_SECONDS, _BACK_OFF_SECONDS * 2**shard.refusals)
+    seconds = refusal.retry_after if refusal.retry_after is not None else back_off
+    reason = f"{refusal} Trying again in {seconds:.0f} s."
+    _give_back(store, shard, owner=owner, reason=reason, refusals=refusals, not_before=ledger.now() + seconds)
+    crowded = refusal.status == _TOO_MANY and refusals >= _REFUSALS_BEFORE_HALVING
+    if crowded and shard.requests > 1 and not ledger.queued_requests(shard.account):
+        ledger.split(shard)
+
+
+def _give_back(store: Store, shard: Shard, *, owner: str, **changes: object) -> None:
+    store.ledger.move(shard.shard, (*UPLOADING, *SUBMITTING), owned_by=owner, state="planned", owner=None, **changes)
+
+
+def block_jobs(store: Store, shard: Shard, reason: str) -> None:
+    """Stop every open job that waits for a shard until its user has mended something and calls resume."""
+    for job in store.ledger.waiting_jobs(shard.shard, WANTING_JOBS):
+        store.ledger.move_job(job.job_id, IN_PROGRESS, state="blocked", reason=reason)
+
+
+def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
+    """Find out whether a doubtful shard became a batch: adopt it, wait, or plan it again after the grace.
+
+    Candidates are newer than the batch noted before the last chunk, of our size and unknown to the ledger; a
+    candidate is adopted when the ids of its whole results file are the shard's.
+    """
+    ledger = store.ledger
+    members = ledger.members(shard.shard)
+    candidates = _candidates(store, api, shard)
+    for batch in candidates:
+        if batch.processing_status == "ended" and _is_ours(store, api, batch, members):
+            _adopt(store, shard, batch, owned_by=None)
+            return
+    running = [batch.id for batch in candidates if batch.processing_status != "ended"]
+    if running:
+        reason = f"The answer to a create call was lost. Waiting for {', '.join(running)} to end, which may be it."
+        ledger.move(shard.shard, SUBMITTING, reason=reason)
+    elif ledger.now() - (shard.submitting_at or 0) > GRACE_SECONDS:
+        ledger.move(shard.shard, SUBMITTING, state="planned", owner=None, reason=None)
+
+
+def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
+    known = store.ledger.batch_ids()
+    latest = datetime.fromtimestamp(shard.submitting_at or 0, UTC) + _CANDIDATE_WINDOW
+    found = []
+    for batch in api.newest_first():
+        if batch.id == shard.newest_batch_id:
+            break
+        if batch.id not in known and batch.requests == shard.requests and batch.created_at <= latest:
+            found.append(batch)
+    return found
+
+
+def _is_ours(store: Store, api: BatchesApi, batch: Batch, members: Members) -> bool:
+    with store.spool() as spool, api.results(batch.id, batch.results_url) as chunks:
+        try:
+            spool_lines(chunks, members, spool)
+        except ResultsError:
+            return False
+    return True

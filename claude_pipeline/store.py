@@ -1,0 +1,132 @@
+"""The store: a folder of ledger, inputs and results.
+
+<store>/ledger.sqlite
+<store>/jobs/<job_id>/input.parquet    the input as submitted
+<store>/jobs/<job_id>/foreign.parquet  rows that no shard of the job answers: another's request, or why none
+<store>/results/<batch_id>.parquet     one row a request, in the shard's order
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from claude_pipeline.files import cannot_write, replacing
+from claude_pipeline.ledger import Ledger
+
+FOLDER = ".claude_pipeline"
+READ_BYTES = 8_000_000
+_MAX_READ_ROWS = 65_536
+_PARQUET_BUFFER = 1 << 20
+
+
+class Store:
+    """One store, open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700 if path.name == FOLDER else 0o777)
+            for folder in ("jobs", "results", "spool"):
+                (path / folder).mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self.ledger = Ledger(path / "ledger.sqlite")
+
+    def input_path(self, job_id: str) -> Path:
+        """Return where a job's input lies."""
+        return self.path / "jobs" / job_id / "input.parquet"
+
+    def foreign_path(self, job_id: str) -> Path:
+        """Return where a job keeps the rows that it does not ask itself."""
+        return self.path / "jobs" / job_id / "foreign.parquet"
+
+    def results_path(self, batch_id: str) -> Path:
+        """Return where a batch's results lie."""
+        return self.path / "results" / f"{batch_id}.parquet"
+
+    def new_input_path(self) -> Path:
+        """Return a new name for an input whose job is still to be found."""
+        return self.path / "spool" / f"{secrets.token_hex(8)}.parquet"
+
+    def keep_input(self, path: Path, job_id: str) -> None:
+        """Move an input to its job, unless the job has it."""
+        target = self.input_path(job_id)
+        try:
+            target.parent.mkdir(exist_ok=True)
+            if not target.exists():
+                with replacing(target) as temporary:
+                    path.rename(temporary)
+        except OSError as error:
+            raise cannot_write(target.parent, error) from error
+
+    @contextmanager
+    def spool(self) -> Iterator[BinaryIO]:
+        """Open a file that is gone when the body is done, or the process."""
+        try:
+            with tempfile.TemporaryFile(dir=self.path / "spool") as file:
+                yield file
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+
+def find_store(path: str | os.PathLike[str] | None) -> Path:
+    """Choose the store: the one named, else CLAUDE_PIPELINE_STORE, else the nearest upwards, else a new one here."""
+    named = path or os.environ.get("CLAUDE_PIPELINE_STORE")
+    if named:
+        return Path(named).expanduser().absolute()
+    here = Path.cwd()
+    return next((found for folder in (here, *here.parents) if (found := folder / FOLDER).is_dir()), here / FOLDER)
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file so that reading it in batches stays small in memory."""
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
+
+
+def row_bytes(file: pq.ParquetFile, columns: set[str] | None = None) -> int:
+    """Estimate the bytes of a row in memory, of these columns or of all."""
+    total = 0
+    for group in range(file.metadata.num_row_groups):
+        metadata = file.metadata.row_group(group)
+        chunks = (metadata.column(column) for column in range(metadata.num_columns))
+        total += sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if columns is None or chunk.path_in_schema.partition(".")[0] in columns or chunk.path_in_schema in columns
+        )
+    return max(1, int(total) // max(1, int(file.metadata.num_rows)))
+
+
+def rows_within(bytes_a_row: int) -> int:
+    """Return how many rows make a batch of about 8 MB."""
+    return max(1, min(_MAX_READ_ROWS, READ_BYTES // bytes_a_row))
+
+
+def read_batches(
+    path: Path, columns: set[str], *, between: tuple[int, int] | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield batches of about 8 MB of these columns, each with the number of its first row.
+
+    `between` skips the row groups that hold no row from its first to its last.
+    """
+    with open_parquet(path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = list(range(len(sizes)))
+        if between is not None:
+            groups = [g for g in groups if ends[g] > between[0] and ends[g] - sizes[g] <= between[1]]
+        if not groups:
+            return
+        row = int(ends[groups[0]] - sizes[groups[0]])
+        rows = rows_within(row_bytes(file, columns))
+        for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=sorted(columns)):
+            yield row, batch
+            row += batch.num_rows

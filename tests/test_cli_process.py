@@ -1,0 +1,100 @@
+"""The shell as a process of its own: streams, terminals, signals."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import claude_pipeline as cp
+
+COMMAND = [sys.executable, "-c", "from claude_pipeline.cli import main; main()"]
+RUN = ["run", "prompts.parquet", "--prompt-column", "prompt", "--model", "claude-haiku-4-5", "--max-tokens", "16"]
+HELP = """
+import sys
+from claude_pipeline.cli import main
+main(["run", "--help"], standalone_mode=False)
+print(*sorted({"anthropic", "pandas", "pyarrow", "starlette"} & set(sys.modules)), "loaded")
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start `run` on one prompt in a folder of its own, and end it with the test."""
+    pq.write_table(pa.table({"prompt": ["One is odd."]}), tmp_path / "prompts.parquet")
+    started = []
+
+    def run(sandbox, *words, stderr=subprocess.PIPE):
+        command = [*COMMAND, *RUN, "--out", "answers.parquet", "--base-url", sandbox.url, *words]
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("signal_sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_the_batch_running_and_the_same_command_picks_it_up(start, tmp_path, signal_sent, code):
+    with cp.Sandbox(batch_seconds=3600) as sandbox:
+        waiting = start(sandbox)
+        assert "in_progress" in waiting.stderr.readline()
+        waiting.send_signal(signal_sent)
+        out, err = waiting.communicate()
+        job_id = out.strip()
+        assert waiting.returncode == code, err
+        assert f"claude-pipeline wait {job_id}" in err
+        assert f"claude-pipeline cancel {job_id}" in err
+        sandbox.advance_clock(3600)
+        again = start(sandbox)
+        assert again.communicate()[0] == out
+        assert again.returncode == 0
+        assert len(list(sandbox.requests())) == 1
+    assert pq.read_table(tmp_path / "answers.parquet")["response"].to_pylist() == ["One is odd."]
+
+
+def test_a_terminal_gets_the_live_board_and_stdout_still_the_id_alone(start):
+    ours, theirs = pty.openpty()
+    with cp.Sandbox(batch_seconds=1) as sandbox:
+        process = start(sandbox, "--poll-interval", "0.2", stderr=theirs)
+        os.close(theirs)
+        screen = _read_all(ours)
+        job_id = process.stdout.read().strip()
+    assert process.wait() == 0
+    assert job_id.startswith("job_")
+    assert "\x1b[?25l" in screen
+    assert f"{job_id}" in screen
+    assert "1 processing" in screen
+    assert "▒▒▒" in screen
+    assert "Wrote 1 row to answers.parquet" in screen
+
+
+def test_help_loads_neither_the_sdk_nor_a_table_library(tmp_path):
+    shown = subprocess.run([sys.executable, "-c", HELP], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "loaded"
+
+
+def _read_all(descriptor: int) -> str:
+    received = bytearray()
+    while True:
+        try:
+            received += os.read(descriptor, 65_536)
+        except OSError:  # Linux says so when the other side has closed
+            os.close(descriptor)
+            return received.decode()
+
+
+def test_the_console_script_is_installed():
+    script = Path(sys.executable).with_name("claude-pipeline")
+    shown = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"claude-pipeline, version {cp.__version__}\n"

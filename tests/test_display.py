@@ -1,0 +1,181 @@
+"""A job as text and pictures, without a job."""
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from claude_pipeline import display
+from claude_pipeline.cli.live import Lines, bar, board, shares
+from claude_pipeline.status import BatchStatus, RequestCounts, Status
+
+STARTED = 1_790_000_000.0
+RUNNING = Status(
+    job_id="job_7f3k",
+    name="reviews",
+    model="claude-haiku-4-5",
+    state="in_progress",
+    reason="Waiting for 1 batch.",
+    rows=12_000,
+    skipped=12,
+    invalid=3,
+    duplicates=340,
+    reused=97,
+    requests=11_548,
+    counts=RequestCounts(waiting=548, processing=3_000, succeeded=7_975, errored=20, expired=5),
+    unanswered=None,
+    input_tokens=1_234_567,
+    output_tokens=345_678,
+    cost_usd=0.4213,
+    batches=(
+        BatchStatus("msgbatch_1", "ended", 8_000, 1, STARTED, STARTED + 60),
+        BatchStatus("msgbatch_2", "in_progress", 3_000, 1, STARTED, None),
+    ),
+    created_at=STARTED,
+    ended_at=None,
+)
+ENDED = replace(
+    RUNNING,
+    state="ended",
+    reason=None,
+    counts=RequestCounts(succeeded=11_523, errored=20, expired=5),
+    unanswered=28,
+    batches=(RUNNING.batches[0],),
+    ended_at=STARTED + 754,
+)
+COUNTS = st.builds(RequestCounts, *[st.integers(0, 10_000_000)] * 6)
+
+
+def drawn(status: Status, *, width: int = 80, color: bool = False) -> str:
+    screen = StringIO()
+    console = Console(file=screen, width=width, force_terminal=color, no_color=not color)
+    console.print(board(status, now=STARTED + 83))
+    return screen.getvalue()
+
+
+def test_a_running_job_is_one_line_with_its_answers_batches_and_cost():
+    assert display.one_line(RUNNING) == (
+        "job_7f3k in_progress · 12,000 rows · 7,975 of 11,548 requests answered · 2 batches · $0.42"
+    )
+
+
+def test_an_ended_job_counts_rows_in_its_one_line():
+    assert display.one_line(ENDED) == "job_7f3k ended · 12,000 rows · 11,960 answered · 1 batch · $0.42"
+
+
+def test_a_full_line_says_what_a_job_waits_for():
+    assert display.full_line(RUNNING).endswith("$0.42 · Waiting for 1 batch.")
+    assert display.full_line(ENDED) == display.one_line(ENDED)
+
+
+def test_the_summary_tells_what_became_of_every_row():
+    assert display.summary(ENDED).splitlines() == [
+        "Rows:        12,000: 11,960 answered, 12 skipped (blank prompt), 28 unanswered",
+        "Unanswered:  28 rows: 20 requests errored, 5 requests expired, 3 rows could not be sent",
+        "Requests:    11,548: 11,523 succeeded, 20 errored, 5 expired",
+        "Saved:       340 duplicates, 97 reused from other jobs: not asked, not paid",
+        "Batches:     1",
+        "Tokens:      1,234,567 in, 345,678 out",
+        "Cost:        $0.42",
+        "Took:        12 min 34 s",
+    ]
+
+
+def test_the_summary_leaves_out_what_did_not_happen():
+    clean = replace(ENDED, skipped=0, invalid=0, duplicates=0, reused=0, unanswered=0, cost_usd=None)
+    labels = [label for label, _ in display.facts(clean)]
+    assert labels == ["Rows", "Requests", "Batches", "Tokens", "Took"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (None, ""),
+        (0.0, "$0.00"),
+        (0.00001, "<$0.0001"),
+        (0.0123, "$0.0123"),
+        (0.42, "$0.42"),
+        (1234.5, "$1,234.50"),
+    ],
+)
+def test_dollars_show_the_digits_that_matter(amount, text):
+    assert display.usd(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (8.4, "8 s"), (59.6, "1 min 0 s"), (250, "4 min 10 s"), (7_500, "2 h 5 min")],
+)
+def test_durations_read_as_a_person_says_them(seconds, text):
+    assert display.duration(seconds) == text
+
+
+def test_a_job_in_the_list_has_its_progress_and_an_unknown_price_is_a_question_mark():
+    cells = dict(zip(display.LIST_HEADER, display.job_cells(RUNNING), strict=True))
+    assert (cells["ROWS"], cells["DONE"], cells["COST"]) == ("12,000", "69%", "$0.42")
+    unnamed = replace(RUNNING, name=None, cost_usd=None)
+    cells = dict(zip(display.LIST_HEADER, display.job_cells(unnamed), strict=True))
+    assert (cells["NAME"], cells["COST"]) == ("-", "?")
+
+
+def test_a_job_that_asks_nothing_is_done_when_it_has_ended():
+    nothing = replace(ENDED, requests=0, counts=RequestCounts())
+    assert display.percent(nothing) == "100%"
+    assert display.percent(replace(nothing, state="planning")) == "0%"
+
+
+def test_an_open_batch_takes_until_now():
+    took = [cells[-1] for cells in display.batch_cells(RUNNING, now=STARTED + 83)]
+    assert took == ["1 min 0 s", "1 min 23 s"]
+
+
+def test_figures_stand_to_the_right_and_text_to_the_left():
+    assert display.columns([("JOB", "ROWS"), ("job_1", "1"), ("job_22", "12,000")]) == [
+        "JOB       ROWS",
+        "job_1        1",
+        "job_22  12,000",
+    ]
+
+
+def test_lines_are_printed_only_when_something_has_changed(capsys):
+    lines = Lines()
+    for status in (RUNNING, RUNNING, ENDED, ENDED):
+        lines.show(status)
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [display.full_line(RUNNING), display.full_line(ENDED)]
+    assert captured.out == ""
+
+
+@given(counts=COUNTS, width=st.integers(6, 300))
+def test_the_bar_is_exactly_as_wide_as_asked_and_shows_every_state_there_is(counts, width):
+    divided = dict(shares(counts, width=width))
+    present = {state for state, number in display.by_state(counts) if number}
+    assert set(divided) == present
+    assert all(cells >= 1 for cells in divided.values())
+    assert sum(divided.values()) == (width if present else 0)
+
+
+def test_the_bar_reads_without_colours_and_without_unicode():
+    counts = RequestCounts(succeeded=50, errored=10, processing=20, waiting=20)
+    assert bar(counts, width=10).plain == "████▚▒▒░░░"
+    assert bar(counts, width=10, ascii_only=True).plain == "####x==---"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_board_shows_the_job_its_states_and_its_cost_within_the_terminal(width):
+    text = drawn(RUNNING, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for part in ("job_7f3k", "7,975 succeeded", "1 of 2 ended", "1 min 23 s", "Waiting for 1 batch."):
+        assert part in text
+
+
+def test_the_board_has_colours_only_where_colours_are_wanted():
+    assert "\x1b[32m" in drawn(RUNNING, color=True)
+    assert "\x1b" not in drawn(RUNNING)
+
+
+def test_a_job_name_is_text_and_not_markup():
+    assert "[red]x[/red]" in drawn(replace(RUNNING, name="[red]x[/red]"))
