@@ -12,6 +12,7 @@ import pyarrow as pa
 
 import claude_pipeline as cp
 from claude_pipeline import display
+from claude_pipeline.batches import make_client
 from claude_pipeline.cli.live import progress
 from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_table
@@ -22,12 +23,12 @@ from claude_pipeline.errors import OutputError
 from claude_pipeline.pricing import worst_case_usd
 from claude_pipeline.status import Status
 
-_NAME_WIDTH = 30
+_HEADER = ("FUNCTION OR CLASS", "RESPONSE")
+_WIDTH, _NAME_WIDTH = 80, 30
 _TEMPORARY = "nowhere; keep the answers with --out DIR"
-_NEXT = (
-    'Next, your own table: claude-pipeline run TABLE.parquet --template "Label: {column}" \\\n'
-    "  --model claude-haiku-4-5 --max-tokens 16 --out labeled.parquet"
-)
+_NEXT = """Next, ask your own table:
+  claude-pipeline run TABLE.parquet --template "Label: {column}" \\
+    --model claude-haiku-4-5 --max-tokens 16 --out labeled.parquet"""
 
 
 def demonstrate(*, rows: int | None, out: str | None, live: bool) -> None:
@@ -36,6 +37,7 @@ def demonstrate(*, rows: int | None, out: str | None, live: bool) -> None:
     with progress("Reading the documentation of Python's standard library"):
         table = standard_library(rows)
     if live:
+        make_client(None)  # whoever has no credentials need not be asked
         _confirm(table)
     with _surroundings(live=live) as place:
         _main_job(table, place, path=path, live=live)
@@ -104,14 +106,16 @@ def _show(job: "cp.Job", status: Status, *, path: Path | None, live: bool) -> No
     if not live:
         facts = [(label, _real(text) if label == "Cost" else text) for label, text in facts]
     click.echo("\n" + "\n".join(display.columns([(f"{label}:", text) for label, text in facts])) + "\n")
-    print_table(("FUNCTION OR CLASS", "RESPONSE"), _first_rows(job))
+    print_table(_HEADER, _first_rows(job))
     click.echo(f"\n{_NEXT}")
 
 
 def _first_rows(job: "cp.Job") -> list[tuple[str, str]]:
+    rows = job.to_arrow().slice(0, 5).to_pylist()
+    names = [_cut(f"{row['module']}.{row['name']}", _NAME_WIDTH) for row in rows]
+    left = _WIDTH - max(map(len, [*names, _HEADER[0]])) - 2
     return [
-        (_cut(f"{row['module']}.{row['name']}", _NAME_WIDTH), shorten(row["response"] or "", 66, placeholder=" …"))
-        for row in job.to_arrow().slice(0, 5).to_pylist()
+        (name, shorten(row["response"] or "", left, placeholder=" …")) for name, row in zip(names, rows, strict=True)
     ]
 
 
@@ -120,4 +124,4 @@ def _cut(text: str, width: int) -> str:
 
 
 def _real(cost: str) -> str:
-    return f"nothing; the real API would have charged {cost}"
+    return f"nothing; these tokens cost {cost} at the real price"
