@@ -22,9 +22,10 @@ from claude_pipeline.errors import (
 from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
-    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, submit
+    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll
     from claude_pipeline.outputs import check_output
     from claude_pipeline.sandbox import Sandbox
+    from claude_pipeline.submitting import submit
 
 __version__ = version("claude-pipeline")
 
@@ -63,7 +64,7 @@ _LATE = {
     "list_jobs": "jobs",
     "open_job": "jobs",
     "poll": "jobs",
-    "submit": "jobs",
+    "submit": "submitting",
 }
 
 

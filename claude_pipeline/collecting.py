@@ -150,7 +150,7 @@ def _record(store: Store, shard: Shard, members: Members, outcome: _Outcome, *, 
 def _to_ask_again(store: Store, shard: Shard, outcome: _Outcome) -> dict[int, list[int]]:
     """Choose the rows that are asked again by the number of their next attempt."""
     wanting = store.ledger.waiting_jobs(shard.shard, WANTING_JOBS)
-    attempts = max((Settings.of(job).max_attempts for job in wanting), default=0)
+    attempts = max((Settings.of(job).limits.max_attempts for job in wanting), default=0)
     retries = {
         shard.attempt: outcome.positions("account") if wanting else [],
         shard.attempt + 1: outcome.positions("again") if shard.attempt < attempts else [],

@@ -1,15 +1,12 @@
-"""Jobs: submit a table, advance what is open, read the answers. The public verbs."""
+"""Jobs: advance what is open, wait, read the answers, cancel, resume. The public verbs after submit."""
 
 import os
 import time
-from base64 import b32encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pyarrow as pa
 
 from claude_pipeline.advancing import Advance
@@ -17,20 +14,15 @@ from claude_pipeline.batches import BatchesApi, make_client
 from claude_pipeline.display import one_line
 from claude_pipeline.errors import (
     AccountError,
-    InputError,
     JobBlockedError,
-    MissingColumnError,
     UnknownJobError,
     WaitTimeoutError,
 )
 from claude_pipeline.leases import new_owner
-from claude_pipeline.outputs import check_columns, output_batches, output_schema, write
+from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings
-from claude_pipeline.prompts import Template, build_form
 from claude_pipeline.records import OPEN_JOBS, PLANNED, JobRecord
 from claude_pipeline.reports import report
-from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
-from claude_pipeline.sources import Snapshot, Source, snapshot
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store
 
@@ -42,7 +34,7 @@ StorePath = str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class Session:
     """Who acts: a client, and the account that it acts for in a store."""
 
     api: BatchesApi
@@ -50,144 +42,10 @@ class _Session:
     owner: str
 
     @classmethod
-    def start(cls, store: Store, client: "Anthropic") -> "_Session":
+    def start(cls, store: Store, client: "Anthropic") -> "Session":
+        """Learn the account with one free call."""
         api = BatchesApi(client)
         return cls(api, store.ledger.account(api.account()), new_owner())
-
-
-def submit(
-    source: Source,
-    *,
-    prompt_column: str | None = None,
-    template: str | None = None,
-    template_file: str | os.PathLike[str] | None = None,
-    model: str,
-    max_tokens: int,
-    system: str | None = None,
-    params: Mapping[str, object] | None = None,
-    id_column: str | None = None,
-    salt: str | None = None,
-    name: str | None = None,
-    store: StorePath = None,
-    base_url: str | None = None,
-    client: "Anthropic | None" = None,
-    prefix: str = "",
-    limit: int | None = None,
-    max_batch_requests: int = MAX_REQUESTS,
-    max_batch_bytes: int = MAX_BYTES,
-    max_queued_requests: int = 200_000,
-    max_attempts: int = 3,
-) -> "Job":
-    """Ask every row of a table, as Message Batches, and return the job; it plans and advances once.
-
-    The same submit is the same job: running, finished or killed. Requests that the store has answers for, or has
-    asked already, are not asked again.
-
-    Args:
-        source: A path, glob or list of Parquet or CSV files of one schema, a pandas DataFrame, a pyarrow Table, or
-            anything with the Arrow PyCapsule interface (Polars, DuckDB).
-        prompt_column: The text column that is the prompt.
-        template: Text with column names in braces, instead of `prompt_column`.
-        template_file: A UTF-8 file with such a template; one newline at its end is not part of it.
-        model: A model's id, such as `claude-haiku-4-5`.
-        max_tokens: The longest answer, in tokens.
-        system: The system prompt.
-        params: Any other parameter of the Messages API, by name.
-        id_column: A column that names rows in messages.
-        salt: Any text; another one asks the same requests afresh.
-        name: What to call the job in lists.
-        store: The folder of ledger, inputs and results; else CLAUDE_PIPELINE_STORE, else the nearest
-            `.claude_pipeline` upwards, else a new one here.
-        base_url: Where the API is, if not where the SDK looks.
-        client: An `anthropic.Anthropic` to use.
-        prefix: Put before the names of the columns that are added.
-        limit: Ask only the first so many rows.
-        max_batch_requests: Requests in a batch, at most 100,000.
-        max_batch_bytes: Bytes of a batch, at most 256,000,000.
-        max_queued_requests: Requests of the account that may be processed at once; the rest goes in waves.
-        max_attempts: How often a request that may pass is sent.
-
-    Raises:
-        InputError: The table, the template or a parameter cannot become requests.
-        CredentialsError: There is no API key.
-        ApiError: The API refuses the credentials.
-        StoreError: The store cannot be written.
-    """
-    _check_batch_limits(max_batch_requests, max_batch_bytes, max_queued_requests, max_attempts)
-    text = _one_template(prompt_column, template, template_file)
-    client = client or make_client(base_url)
-    opened = Store(find_store(store))
-    taken = snapshot(source, opened.new_input_path(), limit=limit)
-    try:
-        settings = Settings(
-            label=taken.label,
-            form=build_form(
-                _parse(taken, prompt_column, text),
-                model=model,
-                max_tokens=max_tokens,
-                system=system,
-                params=params,
-                salt=salt,
-            ),
-            model=model,
-            max_tokens=max_tokens,
-            id_column=_check_id_column(taken, id_column),
-            prefix=prefix,
-            base_url=base_url,
-            max_batch_requests=max_batch_requests,
-            max_batch_bytes=max_batch_bytes,
-            max_queued_requests=max_queued_requests,
-            max_attempts=max_attempts,
-        )
-        check_columns(taken.schema, prefix=prefix, source=taken.label)
-        session = _Session.start(opened, client)
-        job_id = _job_id(opened.ledger.account_name(session.account), name, taken.digest, settings)
-        opened.keep_input(taken.path, job_id)
-    finally:
-        taken.path.unlink(missing_ok=True)
-    opened.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
-    job = Job(opened, job_id, client=client, session=session)
-    job.advance()
-    return job
-
-
-def _check_batch_limits(requests: int, size: int, queued: int, attempts: int) -> None:
-    limits = {
-        "max_batch_requests": (requests, MAX_REQUESTS),
-        "max_batch_bytes": (size, MAX_BYTES),
-        "max_queued_requests": (queued, None),
-        "max_attempts": (attempts, None),
-    }
-    for name, (value, most) in limits.items():
-        if value < 1 or (most is not None and value > most):
-            raise InputError(f"{name} is {value:,}. It must be from 1 to {most:,}." if most else f"{name} is {value}.")
-
-
-def _one_template(
-    prompt_column: str | None, template: str | None, template_file: str | os.PathLike[str] | None
-) -> str | None:
-    given = [value for value in (prompt_column, template, template_file) if value is not None]
-    if len(given) != 1:
-        raise InputError("Give one of prompt_column=, template= and template_file=, and only one.")
-    if template_file is None:
-        return template
-    try:
-        return Path(template_file).expanduser().read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read the template file {template_file}: {error}.") from error
-
-
-def _parse(taken: Snapshot, prompt_column: str | None, text: str | None) -> Template:
-    if text is None:
-        return Template.of_column(prompt_column or "", schema=taken.schema, source=taken.label)
-    return Template.parse(text, columns=taken.schema.names, source=taken.label)
-
-
-def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> str:
-    form = settings.form
-    parts = [account, name, digest, settings.prefix, form.template, form.header, form.prefix, form.suffix]
-    address = blake2b(msgspec.json.encode(parts), digest_size=10).digest()
-    return f"job_{b32encode(address).decode().lower()}"
 
 
 class Job:
@@ -200,7 +58,7 @@ class Job:
         *,
         base_url: str | None = None,
         client: "Anthropic | None" = None,
-        session: _Session | None = None,
+        session: Session | None = None,
     ) -> None:
         self.job_id = job_id
         self._store = store
@@ -223,10 +81,10 @@ class Job:
     def _settings(self) -> Settings:
         return Settings.of(self._record)
 
-    def _start_session(self) -> _Session:
+    def _start_session(self) -> Session:
         if self._session is None:
             client = self._client or make_client(self._base_url or self._settings.base_url)
-            self._session = _Session.start(self._store, client)
+            self._session = Session.start(self._store, client)
         account, theirs = self._record.account, self._session.account
         if account != theirs:
             name = self._store.ledger.account_name
@@ -269,10 +127,10 @@ class Job:
                 return self
             if status.state == "blocked":
                 raise JobBlockedError(self.job_id, reason=status.reason or "")
-            left = poll_interval if deadline is None else min(poll_interval, deadline - time.monotonic())
-            if left <= 0:
+            left = poll_interval if deadline is None else deadline - time.monotonic()
+            if deadline is not None and left <= 0:
                 raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
-            time.sleep(left)
+            time.sleep(min(poll_interval, left))
 
     def status(self) -> Status:
         """Say where the job stands, from the ledger alone."""
@@ -366,7 +224,7 @@ def _over_open_jobs(
     places = {job.job_id: base_url or Settings.of(job).base_url for job in jobs}
     notes: dict[str | None, list[str]] = {}
     for place in set(places.values()):
-        session = _Session.start(opened, client or make_client(place))
+        session = Session.start(opened, client or make_client(place))
         taken = Advance(opened, session.api, session.account, session.owner)
         step(taken)
         notes[place] = taken.notes
@@ -376,9 +234,3 @@ def _over_open_jobs(
 
 def _existing(path: Path) -> Store | None:
     return Store(path) if (path / "ledger.sqlite").exists() else None
-
-
-def _check_id_column(taken: Snapshot, id_column: str | None) -> str | None:
-    if id_column is not None and id_column not in taken.schema.names:
-        raise MissingColumnError(id_column, source=taken.label, columns=taken.schema.names)
-    return id_column

@@ -54,7 +54,7 @@ _Piece = tuple[Rows, pa.RecordBatch]
 
 def _overlay(pieces: list[_Piece], first: int, stop: int) -> pa.RecordBatch:
     """Bring answers into the order of rows; where two pieces know a row, the later one does."""
-    if len(pieces) == 1 and len(pieces[0][0]) == stop - first:
+    if len(pieces) == 1 and np.array_equal(pieces[0][0], np.arange(first, stop)):
         return pieces[0][1]
     chosen = np.full(stop - first, -1, dtype=np.int64)
     at = 0

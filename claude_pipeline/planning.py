@@ -31,20 +31,25 @@ FOREIGN_SCHEMA = pa.schema(
 _WRITE_ROWS = 65_536
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """How much goes out at once, and how often; another value never changes what a job is."""
+
+    max_batch_requests: int
+    max_batch_bytes: int
+    max_queued_requests: int
+    max_attempts: int
+
+
 class Settings(msgspec.Struct, frozen=True):
     """What a submit fixed for its job, as the ledger keeps it."""
 
     label: str
     form: RequestForm
     model: str
-    max_tokens: int
     id_column: str | None
     prefix: str
     base_url: str | None
-    max_batch_requests: int
-    max_batch_bytes: int
-    max_queued_requests: int
-    max_attempts: int
+    limits: Limits
 
     @classmethod
     def of(cls, job: JobRecord) -> "Settings":
@@ -60,8 +65,8 @@ def plan(store: Store, job: JobRecord, *, owner: str) -> None:
     with renewed(lambda: ledger.renew_job(job.job_id, owner=owner)), _noting(store, job) as notes:
         planner = _Planner(ledger, job, notes)
         path = store.input_path(job.job_id)
-        for first, batch in read_batches(path, set(planner.form.template.fields)):
-            planner.plan_batch(first, list(planner.form.render(batch)))
+        for first, batch in read_batches(path, planner.columns):
+            planner.plan_batch(first, batch)
         planner.plan_shard()
         notes.write()
     ledger.move_job(job.job_id, PLANNING, state="in_progress", owner=None, **planner.counts)
@@ -99,17 +104,23 @@ class _Planner:
 
     def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes) -> None:
         settings = Settings.of(job)
-        self.form = settings.form
+        self._form, self._id_column = settings.form, settings.id_column
+        self.columns = {*settings.form.template.fields, *([settings.id_column] if settings.id_column else [])}
         self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
         self._ledger, self._job, self._notes = ledger, job, notes
-        largest = min(settings.max_batch_requests, settings.max_queued_requests)
-        self._builder = ShardBuilder(max_requests=largest, max_bytes=settings.max_batch_bytes)
+        limits = settings.limits
+        largest = min(limits.max_batch_requests, limits.max_queued_requests)
+        self._builder = ShardBuilder(max_requests=largest, max_bytes=limits.max_batch_bytes)
         own = ledger.own_shards(job.job_id)
         self._asked = np.unique(np.concatenate([ledger.members(s.shard).rows for s in own])) if own else np.empty(0)
         self._own = {shard.shard for shard in own}
+        self._first = 0
+        self._batch: pa.RecordBatch = None
 
-    def plan_batch(self, first: int, requests: list[Request | Unsendable]) -> None:
+    def plan_batch(self, first: int, batch: pa.RecordBatch) -> None:
         """Place the requests of consecutive rows."""
+        self._first, self._batch = first, batch
+        requests = list(self._form.render(batch))
         addresses = {r.address for r in requests if isinstance(r, Request) and r.address not in self._builder}
         known = self._look_up(addresses)
         for row, request in enumerate(requests, first):
@@ -130,8 +141,16 @@ class _Planner:
         return known
 
     def _refuse(self, row: int, why: Unsendable) -> None:
-        self.counts["skipped" if why.error_type == "missing_prompt" else "invalid"] += 1
-        self._notes.add(row, None, why)
+        blank = why.error_type == "missing_prompt"
+        self.counts["skipped" if blank else "invalid"] += 1
+        message = why.error_message if blank else f"{self._name(row)}: {why.error_message}"
+        self._notes.add(row, None, Unsendable(why.error_type, message))
+
+    def _name(self, row: int) -> str:
+        if self._id_column is None:
+            return f"Row {row + 1:,}"
+        value = self._batch.column(self._id_column)[row - self._first].as_py()
+        return f"Row {row + 1:,} ({self._id_column} {value!r})"
 
     def _leave(self, row: int, address: bytes, count: str) -> None:
         self.counts[count] += 1
@@ -152,7 +171,7 @@ class _Planner:
     def _ask(self, row: int, request: Request) -> None:
         if self._builder.is_too_large(request):
             size = f"{len(request.params):,} bytes, but a batch may have {self._builder.max_bytes:,}"
-            self._refuse(row, Unsendable("request_too_large", f"The request has {size}, so it was not sent."))
+            self._refuse(row, Unsendable("request_too_large", f"The request has {size}. It was not sent."))
             return
         if not self._builder.fits(request):
             self.plan_shard()

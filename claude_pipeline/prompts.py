@@ -110,7 +110,7 @@ class Template:
         parts = [self.texts[0]]
         for field, cell, text in zip(self.fields, cells, self.texts[1:], strict=True):
             if cell is None:
-                return Unsendable("missing_field", f"Column {field!r} is null in this row. Fill it in the input.")
+                return Unsendable("missing_field", f"Column {field!r} is null. It was not sent; fill it in the input.")
             parts += (cell, text)
         return "".join(parts)
 

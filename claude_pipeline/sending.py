@@ -68,7 +68,7 @@ def send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
 
 def _reserve(store: Store, shard: Shard, job: JobRecord, *, owner: str) -> bool:
     ledger = store.ledger
-    limit = Settings.of(job).max_queued_requests
+    limit = Settings.of(job).limits.max_queued_requests
     with ledger.transaction():
         queued = ledger.queued_requests(shard.account)
         if queued and queued + shard.requests > limit:

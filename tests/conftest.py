@@ -1,0 +1,49 @@
+"""What tests stand on: an environment without credentials, a sandbox, and a store of their own."""
+
+import os
+
+import pyarrow as pa
+import pytest
+from anthropic import Anthropic
+
+import claude_pipeline as cp
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment(tmp_path_factory):
+    named = [name for name in os.environ if name.startswith("ANTHROPIC_") or name == "CLAUDE_PIPELINE_STORE"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in named:
+            patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # the SDK looks there for a profile
+        yield
+
+
+@pytest.fixture
+def sandbox():
+    """Run a sandbox whose batches have ended at the first look."""
+    with cp.Sandbox() as server:
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Name a store that does not exist yet."""
+    return tmp_path / "store"
+
+
+def submit_to(sandbox, source, **options):
+    """Submit a table, or a list of prompts, with what most tests do not vary."""
+    if isinstance(source, list) and not any(str(path).endswith((".csv", ".parquet")) for path in source):
+        source = pa.table({"text": pa.array(source, pa.string())})
+    if not {"template", "template_file", "prompt_column"} & options.keys():
+        options["prompt_column"] = "text"
+    client = options.pop("client", None) or Anthropic(base_url=sandbox.url, api_key="sandbox")
+    return cp.submit(source, **{"model": "claude-haiku-4-5", "max_tokens": 64, "client": client, **options})
+
+
+@pytest.fixture
+def ask(sandbox, store):
+    """Submit to the sandbox, into the store."""
+    with Anthropic(base_url=sandbox.url, api_key="sandbox") as client:
+        yield lambda source, **options: submit_to(sandbox, source, **{"store": store, "client": client, **options})
