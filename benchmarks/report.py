@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from .measure import Contestant, Measurement
@@ -90,7 +91,9 @@ def goals(of: Medians) -> list[Goal]:
 
 def table(of: Medians) -> Table:
     """Lay the medians out, each with its share of the loop's."""
-    out = Table("rows", "contestant", "CPU s", "CPU µs/row", "wall s", "peak MB", "CPU, of the loop's", "memory")
+    out = Table(box=SIMPLE)
+    for heading in ("rows", "who", "CPU s", "µs/row", "wall s", "peak MB", "CPU/loop", "MB/loop"):
+        out.add_column(heading, justify="left" if heading == "who" else "right", no_wrap=True)
     for (contestant, rows), run in of.items():
         loop = of.get(("loop", rows))
         out.add_row(f"{rows:,}", contestant, *figures(run), *shares(run, loop=loop))
