@@ -37,6 +37,7 @@ CREATE TABLE jobs (
     owner TEXT,
     lease_until DOUBLE PRECISION,
     created_at DOUBLE PRECISION NOT NULL,
+    submitted_at DOUBLE PRECISION NOT NULL,
     ended_at DOUBLE PRECISION
 );
 CREATE TABLE shards (

@@ -86,7 +86,15 @@ class UnknownJobError(StoreError):
 
 
 class ResultsError(PipelineError):
-    """A batch's results do not agree with what was sent."""
+    """A batch's results do not agree with what was sent.
+
+    Attributes:
+        strangers: How many lines belong to requests that were not sent.
+    """
+
+    def __init__(self, message: str, *, strangers: int = 0) -> None:
+        super().__init__(message)
+        self.strangers = strangers
 
 
 class WaitTimeoutError(PipelineError):

@@ -191,7 +191,7 @@ def open_job(
 
 
 def list_jobs(*, store: StorePath = None) -> list[Status]:
-    """List a store's jobs, the oldest first."""
+    """List a store's jobs, the one submitted last at the end."""
     opened = _existing(find_store(store))
     return [report(opened, job) for job in opened.ledger.jobs()] if opened else []
 

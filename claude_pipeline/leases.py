@@ -11,8 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from claude_pipeline.errors import PipelineError
+
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
+
+
+class LeaseLostError(PipelineError):
+    """Another process took over what this one was doing."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process took this over; nothing more was done here.")
 
 
 def new_owner() -> str:

@@ -15,7 +15,19 @@ import numpy as np
 
 from claude_pipeline.database import Database
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
-from claude_pipeline.records import FAILED, OPEN_JOBS, PLANNED, PLANNING, QUEUED, Claim, JobRecord, Shard, ShardState
+from claude_pipeline.records import (
+    FAILED,
+    OPEN_JOBS,
+    PLANNED,
+    PLANNING,
+    QUEUED,
+    SUBMITTING,
+    WANTING_JOBS,
+    Claim,
+    JobRecord,
+    Shard,
+    ShardState,
+)
 from claude_pipeline.shards import Members
 from claude_pipeline.status import JobState
 
@@ -53,13 +65,15 @@ class Ledger:
         return str(name)
 
     def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
-        """Open a job that is still to be planned; a job that exists only takes the new settings."""
+        """Open a job that is still to be planned; one that exists takes the new settings and the time."""
         with self.transaction():
+            now = self.now()
             self._database.run(
-                "INSERT INTO jobs (job_id, account, name, state, settings, rows, created_at)"
-                " VALUES (?, ?, ?, 'planning', ?, ?, ?)"
-                " ON CONFLICT (job_id) DO UPDATE SET settings = excluded.settings",
-                (job_id, account, name, msgspec.json.encode(settings).decode(), rows, self.now()),
+                "INSERT INTO jobs (job_id, account, name, state, settings, rows, created_at, submitted_at)"
+                " VALUES (?, ?, ?, 'planning', ?, ?, ?, ?)"
+                " ON CONFLICT (job_id) DO UPDATE"
+                " SET settings = excluded.settings, submitted_at = excluded.submitted_at",
+                (job_id, account, name, msgspec.json.encode(settings).decode(), rows, now, now),
             )
 
     def job(self, job_id: str) -> JobRecord | None:
@@ -68,16 +82,19 @@ class Ledger:
         return JobRecord(*rows[0]) if rows else None
 
     def jobs(self, states: Collection[JobState] | None = None, *, account: int | None = None) -> list[JobRecord]:
-        """List jobs, the oldest first."""
+        """List jobs, the one submitted last at the end."""
         where, parameters = _conditions(states, account)
-        rows = self._database.rows(f"SELECT {_JOB} FROM jobs{where} ORDER BY created_at, job_id", parameters)
+        rows = self._database.rows(f"SELECT {_JOB} FROM jobs{where} ORDER BY submitted_at, job_id", parameters)
         return [JobRecord(*row) for row in rows]
 
-    def move_job(self, job_id: str, states: Collection[JobState], **changes: object) -> bool:
-        """Change a job that is in one of these states; tell whether it was."""
+    def move_job(
+        self, job_id: str, states: Collection[JobState], *, owned_by: str | None = None, **changes: object
+    ) -> bool:
+        """Change a job in one of these states (and held by this owner, if one is given); tell whether it was."""
+        held, owner = _held_by(owned_by)
+        sql = f"UPDATE jobs SET {_assignments(changes)} WHERE job_id = ? AND state IN ({_marks(states)}){held}"
         with self.transaction():
-            sql = f"UPDATE jobs SET {_assignments(changes)} WHERE job_id = ? AND state IN ({_marks(states)})"
-            return self._database.run(sql, (*changes.values(), job_id, *states)) == 1
+            return self._database.run(sql, (*changes.values(), job_id, *states, *owner)) == 1
 
     def lease_job(self, job_id: str, *, owner: str) -> bool:
         """Take the planning of a job, unless a live owner has it."""
@@ -85,11 +102,11 @@ class Ledger:
             job = self.job(job_id)
             if job is None or job.state != "planning" or self._is_held(job.owner, job.lease_until):
                 return False
-            return self.renew_job(job_id, owner=owner)
+            return self.move_job(job_id, PLANNING, owner=owner, lease_until=self.now() + LEASE_SECONDS)
 
     def renew_job(self, job_id: str, *, owner: str) -> bool:
-        """Hold a job that is being planned for another minute."""
-        return self.move_job(job_id, PLANNING, owner=owner, lease_until=self.now() + LEASE_SECONDS)
+        """Hold a job that is being planned for another minute; tell whether it is still this owner's."""
+        return self.move_job(job_id, PLANNING, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
 
     # Claims
 
@@ -179,7 +196,13 @@ class Ledger:
 
     def shard(self, shard: int) -> Shard:
         """Return a shard."""
-        return Shard(*self._database.rows(f"SELECT {_SHARD} FROM shards WHERE shard = ?", (shard,))[0])
+        if found := self._find(shard):
+            return found
+        raise LookupError(shard)
+
+    def _find(self, shard: int) -> Shard | None:
+        rows = self._database.rows(f"SELECT {_SHARD} FROM shards WHERE shard = ?", (shard,))
+        return Shard(*rows[0]) if rows else None
 
     def members(self, shard: int) -> Members:
         """Return which requests a shard holds."""
@@ -221,14 +244,20 @@ class Ledger:
         self, shard: int, states: Collection[ShardState], *, owned_by: str | None = None, **changes: object
     ) -> bool:
         """Change a shard in one of these states (and held by this owner, if one is given); tell whether it was."""
-        held = "" if owned_by is None else " AND owner = ?"
+        held, owner = _held_by(owned_by)
         sql = f"UPDATE shards SET {_assignments(changes)} WHERE shard = ? AND state IN ({_marks(states)}){held}"
-        owner = () if owned_by is None else (owned_by,)
         with self.transaction():
             moved = self._database.run(sql, (*changes.values(), shard, *states, *owner)) == 1
             if moved and "state" in changes:
                 self._count_change(shard)
         return moved
+
+    def move_doubtful(self, shard: Shard, **changes: object) -> bool:
+        """Change a shard that is `submitting`, unless it was sent anew since it was looked at; tell whether it was."""
+        with self.transaction():
+            current = self._find(shard.shard)
+            same = current is not None and current.submitting_at == shard.submitting_at
+            return same and self.move(shard.shard, SUBMITTING, **changes)
 
     def _count_change(self, shard: int) -> None:
         self._database.run(
@@ -239,8 +268,8 @@ class Ledger:
     def lease(self, shard: Shard, *, owner: str, to: ShardState) -> bool:
         """Take a shard for an upload or a collection, unless a live owner has it or it moved on."""
         with self.transaction():
-            current = self.shard(shard.shard)
-            if current.state != shard.state or self._is_held(current.owner, current.lease_until):
+            current = self._find(shard.shard)
+            if current is None or current.state != shard.state or not self.is_abandoned(current):
                 return False
             until = self.now() + LEASE_SECONDS
             return self.move(shard.shard, (shard.state,), state=to, owner=owner, lease_until=until)
@@ -262,9 +291,10 @@ class Ledger:
         return sum(shard.requests for shard in self.shards(account, QUEUED))
 
     def remove_shard(self, shard: Shard) -> bool:
-        """Drop a planned shard with its claims and waiters; tell whether it was still planned."""
+        """Drop a planned shard that no job wants, with its claims and waiters; tell whether it was one."""
         with self.transaction():
-            if self.shard(shard.shard).state != "planned":
+            current = self._find(shard.shard)
+            if current is None or current.state != "planned" or self.waiting_jobs(shard.shard, WANTING_JOBS):
                 return False
             keys = [(shard.account, address, shard.shard) for address in self.members(shard.shard).split()]
             self._database.run_many("DELETE FROM claims WHERE account = ? AND address = ? AND shard = ?", keys)
@@ -306,6 +336,10 @@ class Ledger:
                 (kept.addresses, kept.rows.tobytes(), shard.shard),
             )
             self.move(shard.shard, PLANNED, requests=middle, refusals=0)
+
+
+def _held_by(owner: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("", ()) if owner is None else (" AND owner = ?", (owner,))
 
 
 def _assignments(changes: Mapping[str, Any]) -> str:

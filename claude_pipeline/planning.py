@@ -4,7 +4,7 @@ Planning may be killed anywhere and started anew: what this job claimed already 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import make_record_batch
 from claude_pipeline.files import replacing
-from claude_pipeline.leases import renewed
+from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.prompts import ID_BYTES, Request, RequestForm, Unsendable
 from claude_pipeline.records import PLANNING, Claim, JobRecord
@@ -57,19 +57,31 @@ class Settings(msgspec.Struct, frozen=True):
         return msgspec.json.decode(job.settings, type=cls)
 
 
+def has_room(queued: int, requests: int, job: JobRecord) -> bool:
+    """Tell whether requests fit into the queue beside what is there; into an empty one they always do."""
+    return not queued or queued + requests <= Settings.of(job).limits.max_queued_requests
+
+
 def plan(store: Store, job: JobRecord, *, owner: str) -> None:
     """Plan a job's shards, unless another process is at it."""
     ledger = store.ledger
     if not ledger.lease_job(job.job_id, owner=owner):
         return
-    with renewed(lambda: ledger.renew_job(job.job_id, owner=owner)), _noting(store, job) as notes:
-        planner = _Planner(ledger, job, notes)
+    with renewed(lambda: ledger.renew_job(job.job_id, owner=owner)), suppress(LeaseLostError):
+        counts = _plan(store, job, owner=owner)
+        ledger.move_job(job.job_id, PLANNING, owned_by=owner, state="in_progress", owner=None, **counts)
+
+
+def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, int]:
+    with _noting(store, job) as notes:
+        planner = _Planner(store.ledger, job, notes, owner=owner)
         path = store.input_path(job.job_id)
         for first, batch in read_batches(path, planner.columns):
             planner.plan_batch(first, batch)
         planner.plan_shard()
         notes.write()
-    ledger.move_job(job.job_id, PLANNING, state="in_progress", owner=None, **planner.counts)
+        planner.hold()
+    return planner.counts
 
 
 class _Notes:
@@ -102,12 +114,12 @@ def _noting(store: Store, job: JobRecord) -> Iterator[_Notes]:
 class _Planner:
     """One walk over a job's input."""
 
-    def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes) -> None:
+    def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes, *, owner: str) -> None:
         settings = Settings.of(job)
         self._form, self._id_column = settings.form, settings.id_column
         self.columns = {*settings.form.template.fields, *([settings.id_column] if settings.id_column else [])}
         self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
-        self._ledger, self._job, self._notes = ledger, job, notes
+        self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
         limits = settings.limits
         largest = min(limits.max_batch_requests, limits.max_queued_requests)
         self._builder = ShardBuilder(max_requests=largest, max_bytes=limits.max_batch_bytes)
@@ -116,6 +128,11 @@ class _Planner:
         self._own = {shard.shard for shard in own}
         self._first = 0
         self._batch: pa.RecordBatch = None
+
+    def hold(self) -> None:
+        """Go on only while nobody else has taken over the planning."""
+        if not self._ledger.renew_job(self._job.job_id, owner=self._owner):
+            raise LeaseLostError
 
     def plan_batch(self, first: int, batch: pa.RecordBatch) -> None:
         """Place the requests of consecutive rows."""
@@ -182,7 +199,9 @@ class _Planner:
         if not self._builder:
             return
         wanted = self._builder.take()
-        won = self._ledger.add_shard(self._job, wanted)
+        with self._ledger.transaction():
+            self.hold()
+            won = self._ledger.add_shard(self._job, wanted)
         self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
         self.counts["requests"] += len(won)
         if len(won) < len(wanted):

@@ -7,6 +7,7 @@ every user pay again for what they have; `tests/test_addresses.py` holds the gol
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from claude_pipeline.errors import InputError, MissingColumnError, UnknownFieldE
 ID_BYTES = 16
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _TRAILING_ZEROS = r"(\.\d*?)0+([+-].*|Z)?$"
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 _OWN_ARGUMENTS = ("model", "max_tokens", "system")
 _NEVER_SENT = {
     "messages": "the messages come from the rows; use template= or prompt_column=",
@@ -95,14 +97,36 @@ class Template:
             )
         return cls(("", ""), (column,))
 
+    def check_types(self, schema: pa.Schema) -> None:
+        """Make sure that every field's column can be printed.
+
+        Raises:
+            InputError: A column's type has no plain text.
+        """
+        for field in self.fields:
+            render_column(pa.nulls(0, schema.field(field).type), field)
+
     def fill(self, batch: pa.RecordBatch) -> Iterator[str | Unsendable]:
         """Yield each row's prompt, or why the row has none."""
-        columns = [render_column(batch.column(field), field).to_pylist() for field in self.fields]
+        try:
+            columns = [render_column(batch.column(field), field).to_pylist() for field in self.fields]
+        except UnicodeDecodeError:
+            yield from self._fill_halves(batch)
+            return
         if self.texts == ("", ""):
             yield from (text if text and not text.isspace() else _BLANK for text in columns[0])
             return
         for cells in zip(*columns, strict=True):
             yield self._fill_row(cells)
+
+    def _fill_halves(self, batch: pa.RecordBatch) -> Iterator[str | Unsendable]:
+        """Narrow down which rows hold text that is not Unicode; Parquet files may."""
+        if batch.num_rows == 1:
+            yield _NOT_UNICODE
+            return
+        middle = batch.num_rows // 2
+        yield from self.fill(batch.slice(0, middle))
+        yield from self.fill(batch.slice(middle))
 
     def _fill_row(self, cells: tuple[str | None, ...]) -> str | Unsendable:
         if all(cell is None or not cell or cell.isspace() for cell in cells):
@@ -116,6 +140,7 @@ class Template:
 
 
 _BLANK = Unsendable("missing_prompt", "The prompt is blank, so it was not sent.")
+_NOT_UNICODE = Unsendable("invalid_text", "The prompt's text is not valid UTF-8. Mend it in the input.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +211,22 @@ def render_column(column: pa.Array, name: str) -> pa.Array:
         return render_column(column.dictionary_decode(), name)
     if _is_text(kind):
         return column
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise InputError(
-            f"Column {name!r} is {kind}, which has no plain text. Turn it into text before it goes into a template."
-        )
-    text = pc.cast(column, pa.string())
+    text = _print(column, name)
     if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
         return pc.replace_substring_regex(
             pc.replace_substring_regex(text, _TRAILING_ZEROS, r"\1\2"), r"\.([+-].*|Z)?$", r"\1"
         )
     return text
+
+
+def _print(column: pa.Array, name: str) -> pa.Array:
+    kind = column.type
+    if not any(is_kind(kind) for is_kind in _BYTES):  # Arrow would take bytes for text
+        with suppress(pa.ArrowNotImplementedError):
+            return pc.cast(column, pa.string())
+    raise InputError(
+        f"Column {name!r} is {kind}, which has no plain text. Turn it into text before it goes into a template."
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -56,6 +56,7 @@ class JobRecord:
     owner: str | None
     lease_until: float | None
     created_at: float
+    submitted_at: float
     ended_at: float | None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from claude_pipeline.planning import Settings
+from claude_pipeline.planning import Settings, has_room
 from claude_pipeline.records import JobRecord, Shard, ShardState
 from claude_pipeline.status import BatchStatus, ProcessingStatus, RequestCounts, Status
 from claude_pipeline.store import Store
@@ -34,9 +34,33 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[str] = ()) -> Status
         output_tokens=sum(shard.output_tokens for shard in own),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
         batches=tuple(_batch(shard) for shard in awaited if shard.batch_id),
+        is_due=_is_due(store, job, awaited),
+        changes=job.changes,
         created_at=job.created_at,
+        submitted_at=job.submitted_at,
         ended_at=job.ended_at,
     )
+
+
+def _is_due(store: Store, job: JobRecord, awaited: Sequence[Shard]) -> bool:
+    if job.state in {"planning", "canceling"}:
+        return True
+    if job.state != "in_progress":
+        return False
+    return all(shard.state == "collected" for shard in awaited) or any(
+        shard.state == "ended" or _can_leave(store, job, shard) or _is_doubtful(store, shard) for shard in awaited
+    )
+
+
+def _can_leave(store: Store, job: JobRecord, shard: Shard) -> bool:
+    ledger = store.ledger
+    if shard.state != "planned" or shard.not_before > ledger.now():
+        return False
+    return has_room(ledger.queued_requests(shard.account), shard.requests, job)
+
+
+def _is_doubtful(store: Store, shard: Shard) -> bool:
+    return shard.state in {"uploading", "submitting"} and store.ledger.is_abandoned(shard)
 
 
 def _counts(own: Sequence[Shard]) -> RequestCounts:

@@ -140,7 +140,8 @@ def spool_lines(chunks: Iterable[bytes], members: Members, file: BinaryIO) -> Sp
     faults["missing"] = int((spool.lengths == 0).sum())
     if any(faults.values()):
         found = ", ".join(f"{count:,} {fault}" for fault, count in faults.items() if count)
-        raise ResultsError(f"The results of {len(members):,} requests do not agree with what was sent: {found}.")
+        message = f"The results of {len(members):,} requests do not agree with what was sent: {found}."
+        raise ResultsError(message, strangers=faults["unknown"])
     return spool
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.batches import Batch, BatchesApi, CreateRefusedError, body_chunks
-from claude_pipeline.errors import PipelineError, ResultsError, StoreError
-from claude_pipeline.leases import renewed
-from claude_pipeline.planning import Settings
+from claude_pipeline.errors import ApiError, ResultsError, StoreError
+from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, renewed
+from claude_pipeline.planning import Settings, has_room
 from claude_pipeline.prompts import Request
 from claude_pipeline.records import (
     IN_PROGRESS,
@@ -37,13 +37,6 @@ _REFUSALS_BEFORE_HALVING = 3
 _TOO_MANY = 429
 
 
-class LeaseLostError(PipelineError):
-    """Another process took over what this one was doing."""
-
-    def __init__(self) -> None:
-        super().__init__("Another process took this shard over; nothing was sent from here.")
-
-
 def send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
     """Send a planned shard, if an open job wants it and the queue has room.
 
@@ -63,15 +56,13 @@ def send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
         except LeaseLostError:
             return
         else:
-            _adopt(store, shard, batch, owned_by=owner)
+            ledger.move(shard.shard, SUBMITTING, owned_by=owner, **_adoption(batch))
 
 
 def _reserve(store: Store, shard: Shard, job: JobRecord, *, owner: str) -> bool:
     ledger = store.ledger
-    limit = Settings.of(job).limits.max_queued_requests
     with ledger.transaction():
-        queued = ledger.queued_requests(shard.account)
-        if queued and queued + shard.requests > limit:
+        if not has_room(ledger.queued_requests(shard.account), shard.requests, job):
             return False
         return ledger.lease(shard, owner=owner, to="uploading")
 
@@ -84,7 +75,7 @@ def _released(store: Store, shard: Shard, *, owner: str) -> Iterator[None]:
         yield
     finally:
         ledger.move(shard.shard, UPLOADING, owned_by=owner, state="planned", owner=None)
-        ledger.move(shard.shard, SUBMITTING, owned_by=owner, owner=None)
+        ledger.move(shard.shard, SUBMITTING, owned_by=owner, owner=None, submitting_at=ledger.now())
 
 
 def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch:
@@ -128,33 +119,26 @@ def _pick(batch: pa.RecordBatch, first: int, members: Members) -> pa.RecordBatch
     return batch if high - low == batch.num_rows else batch.take(int64_array(members.rows[low:high] - first))
 
 
-def _adopt(store: Store, shard: Shard, batch: Batch, *, owned_by: str | None) -> None:
-    store.ledger.move(
-        shard.shard,
-        SUBMITTING,
-        owned_by=owned_by,
-        state="in_progress",
-        batch_id=batch.id,
-        created_at=batch.created_at.timestamp(),
-        owner=None,
-        reason=None,
-        refusals=0,
-    )
+def _adoption(batch: Batch) -> dict[str, object]:
+    created_at = batch.created_at.timestamp()
+    changes = {"state": "in_progress", "batch_id": batch.id, "created_at": created_at}
+    return {**changes, "owner": None, "reason": None, "refusals": 0}
 
 
 def _refused(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: str) -> None:
     match refusal.then:
         case "doubtful":
             reason = f"The answer to a create call was lost ({refusal}); looking whether the batch exists."
-            store.ledger.move(shard.shard, SUBMITTING, owned_by=owner, owner=None, reason=reason)
+            store.ledger.move(shard.shard, SUBMITTING, owned_by=owner, reason=reason)
         case "later":
             _put_off(store, shard, refusal, owner=owner)
         case "halve" if shard.requests > 1:
-            _give_back(store, shard, owner=owner, reason=str(refusal))
-            store.ledger.split(shard)
+            with store.ledger.transaction():
+                if _give_back(store, shard, owner=owner, reason=str(refusal)):
+                    store.ledger.split(shard)
         case "halve" | "blocked":
-            _give_back(store, shard, owner=owner, reason=None)
-            block_jobs(store, shard, str(refusal))
+            if _give_back(store, shard, owner=owner, reason=None):
+                block_jobs(store, shard, str(refusal))
 
 
 def _put_off(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: str) -> None:
@@ -162,15 +146,17 @@ def _put_off(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: 
     refusals = shard.refusals + 1
     back_off = min(_LONGEST_BACK_OFF_SECONDS, _BACK_OFF_SECONDS * 2**shard.refusals)
     seconds = refusal.retry_after if refusal.retry_after is not None else back_off
-    reason = f"{refusal} Trying again in {seconds:.0f} s."
-    _give_back(store, shard, owner=owner, reason=reason, refusals=refusals, not_before=ledger.now() + seconds)
+    changes = {"reason": f"{refusal} Trying again in {seconds:.0f} s.", "refusals": refusals}
     crowded = refusal.status == _TOO_MANY and refusals >= _REFUSALS_BEFORE_HALVING
-    if crowded and shard.requests > 1 and not ledger.queued_requests(shard.account):
-        ledger.split(shard)
+    with ledger.transaction():
+        given_back = _give_back(store, shard, owner=owner, not_before=ledger.now() + seconds, **changes)
+        if given_back and crowded and shard.requests > 1 and not ledger.queued_requests(shard.account):
+            ledger.split(shard)
 
 
-def _give_back(store: Store, shard: Shard, *, owner: str, **changes: object) -> None:
-    store.ledger.move(shard.shard, (*UPLOADING, *SUBMITTING), owned_by=owner, state="planned", owner=None, **changes)
+def _give_back(store: Store, shard: Shard, *, owner: str, **changes: object) -> bool:
+    states = (*UPLOADING, *SUBMITTING)
+    return store.ledger.move(shard.shard, states, owned_by=owner, state="planned", owner=None, **changes)
 
 
 def block_jobs(store: Store, shard: Shard, reason: str) -> None:
@@ -184,25 +170,35 @@ def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
 
     Candidates are newer than the batch noted before the last chunk, of our size and unknown to the ledger; a
     candidate is adopted when the ids of its whole results file are the shard's.
+
+    Raises:
+        ApiError: A candidate could not be looked at, or not wholly; nothing was recorded.
     """
     ledger = store.ledger
     members = ledger.members(shard.shard)
     candidates = _candidates(store, api, shard)
     for batch in candidates:
         if batch.processing_status == "ended" and _is_ours(store, api, batch, members):
-            _adopt(store, shard, batch, owned_by=None)
+            ledger.move_doubtful(shard, **_adoption(batch))
             return
     running = [batch.id for batch in candidates if batch.processing_status != "ended"]
     if running:
         reason = f"The answer to a create call was lost. Waiting for {', '.join(running)} to end, which may be it."
-        ledger.move(shard.shard, SUBMITTING, reason=reason)
-    elif ledger.now() - (shard.submitting_at or 0) > GRACE_SECONDS:
-        ledger.move(shard.shard, SUBMITTING, state="planned", owner=None, reason=None)
+        ledger.move_doubtful(shard, reason=reason)
+    elif ledger.now() - _cut_at(shard) > GRACE_SECONDS:
+        ledger.move_doubtful(shard, state="planned", owner=None, reason=None)
+    elif not shard.reason:
+        ledger.move_doubtful(shard, reason="A create call was cut short; looking whether the batch exists.")
+
+
+def _cut_at(shard: Shard) -> float:
+    """Return when the connection of a doubtful create call ended; of a dead process, when it last said it lived."""
+    return max(shard.submitting_at or 0.0, (shard.lease_until or 0.0) - LEASE_SECONDS)
 
 
 def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
     known = store.ledger.batch_ids()
-    latest = datetime.fromtimestamp(shard.submitting_at or 0, UTC) + _CANDIDATE_WINDOW
+    latest = datetime.fromtimestamp(_cut_at(shard), UTC) + _CANDIDATE_WINDOW
     found = []
     for batch in api.newest_first():
         if batch.id == shard.newest_batch_id:
@@ -216,6 +212,8 @@ def _is_ours(store: Store, api: BatchesApi, batch: Batch, members: Members) -> b
     with store.spool() as spool, api.results(batch.id, batch.results_url) as chunks:
         try:
             spool_lines(chunks, members, spool)
-        except ResultsError:
-            return False
+        except ResultsError as error:
+            if error.strangers:
+                return False
+            raise ApiError(f"Batch {batch.id} may be the one whose create call was lost. {error}") from error
     return True

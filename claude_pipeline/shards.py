@@ -18,7 +18,7 @@ MAX_BYTES = 256_000_000
 
 _OPENING, _BETWEEN, _CLOSING = b'{"requests":[', b",", b"]}"
 _BEFORE_ID, _BEFORE_PARAMS, _AFTER_PARAMS = b'{"custom_id":"', b'","params":', b"}"
-_FRAME_BYTES = len(_OPENING) + len(_CLOSING)
+_FRAME_BYTES = len(_OPENING) + len(_CLOSING) - len(_BETWEEN)  # nothing is between the first and the one before
 _WRAPPING_BYTES = len(_BETWEEN) + len(_BEFORE_ID) + 2 * ID_BYTES + len(_BEFORE_PARAMS) + len(_AFTER_PARAMS)
 _WRITE_BYTES = 1 << 20
 

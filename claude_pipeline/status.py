@@ -48,7 +48,10 @@ class Status:
         requests: Distinct requests that this job asks itself.
         unanswered: Rows that could have been answered and were not; None until the job has ended.
         cost_usd: What the job's own requests have cost; None when a model's price is unknown.
+        is_due: Whether `advance` has more to do now than to poll: something can be collected, planned or sent.
+        changes: Counts the changes of state of the batches that the job waits for.
         created_at: Seconds since the epoch.
+        submitted_at: Of the last submit of this same job; seconds since the epoch.
         ended_at: Seconds since the epoch.
     """
 
@@ -69,5 +72,8 @@ class Status:
     output_tokens: int
     cost_usd: float | None
     batches: tuple[BatchStatus, ...]
+    is_due: bool
+    changes: int
     created_at: float
+    submitted_at: float
     ended_at: float | None

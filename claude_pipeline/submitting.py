@@ -122,7 +122,7 @@ def _one_template(
     if template_file is None:
         return template
     try:
-        return Path(template_file).expanduser().read_text(encoding="utf-8").removesuffix("\n")
+        return Path(template_file).expanduser().read_text(encoding="utf-8-sig").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Cannot read the template file {template_file}: {error}.") from error
 
@@ -130,7 +130,9 @@ def _one_template(
 def _parse(taken: Snapshot, prompt_column: str | None, text: str | None) -> Template:
     if text is None:
         return Template.of_column(prompt_column or "", schema=taken.schema, source=taken.label)
-    return Template.parse(text, columns=taken.schema.names, source=taken.label)
+    template = Template.parse(text, columns=taken.schema.names, source=taken.label)
+    template.check_types(taken.schema)
+    return template
 
 
 def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> str:

@@ -6,7 +6,12 @@ import pyarrow as pa
 import pytest
 from anthropic import Anthropic
 
+from hypothesis import settings
+
 import claude_pipeline as cp
+
+settings.register_profile("patient", deadline=None)  # the first example waits for imports
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

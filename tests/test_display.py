@@ -34,7 +34,10 @@ RUNNING = Status(
         BatchStatus("msgbatch_1", "ended", 8_000, 1, STARTED, STARTED + 60),
         BatchStatus("msgbatch_2", "in_progress", 3_000, 1, STARTED, None),
     ),
+    is_due=True,
+    changes=7,
     created_at=STARTED,
+    submitted_at=STARTED,
     ended_at=None,
 )
 ENDED = replace(
