@@ -22,10 +22,13 @@ from claude_pipeline.errors import (
 from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
+    from claude_pipeline.batches import make_client
     from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll
     from claude_pipeline.outputs import check_output
     from claude_pipeline.sandbox import Sandbox
-    from claude_pipeline.submitting import submit
+    from claude_pipeline.sources import Source
+    from claude_pipeline.store import find_store
+    from claude_pipeline.submitting import SubmitOptions, submit
 
 __version__ = version("claude-pipeline")
 
@@ -43,14 +46,18 @@ __all__ = [
     "RequestCounts",
     "ResultsError",
     "Sandbox",
+    "Source",
     "Status",
     "StoreError",
+    "SubmitOptions",
     "UnknownFieldError",
     "UnknownJobError",
     "WaitTimeoutError",
     "advance",
     "check_output",
+    "find_store",
     "list_jobs",
+    "make_client",
     "open_job",
     "poll",
     "submit",
@@ -59,9 +66,13 @@ __all__ = [
 _LATE = {
     "Job": "jobs",
     "Sandbox": "sandbox",
+    "Source": "sources",
+    "SubmitOptions": "submitting",
     "advance": "jobs",
     "check_output": "outputs",
+    "find_store": "store",
     "list_jobs": "jobs",
+    "make_client": "batches",
     "open_job": "jobs",
     "poll": "jobs",
     "submit": "submitting",

@@ -50,7 +50,7 @@ class Advance:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
         self._attempt(self._settle)
         self._attempt(self.poll)
-        self._each(ENDED, lambda shard: collect(self.store, self.api, shard, owner=self.owner))
+        self._each(ENDED, self._collect)
         for job in self._jobs(PLANNING):
             plan(self.store, job, owner=self.owner)
         for job in self._jobs(CANCELING):
@@ -103,12 +103,24 @@ class Advance:
             self._look_closer(shard)
 
     def _look_closer(self, shard: Shard) -> None:
-        """Ask for one batch that the list did not show; a 404 soon after its creation is passing."""
-        batch = self.api.retrieve(shard.batch_id or "")
-        if batch:
+        """Ask for one batch that the list did not show."""
+        if batch := self._retrieve(shard):
             self._observe(shard, batch)
-        elif self.store.ledger.now() - (shard.created_at or 0) > _PASSING_404_SECONDS:
+
+    def _collect(self, shard: Shard) -> None:
+        """Collect a batch that ended, by what the API counts now."""
+        if batch := self._retrieve(shard):
+            collect(self.store, self.api, shard, batch, owner=self.owner)
+
+    def _retrieve(self, shard: Shard) -> Batch | None:
+        """Ask for one batch and record it if it is gone; a 404 soon after its creation is passing."""
+        batch = self.api.retrieve(shard.batch_id or "")
+        age = self.store.ledger.now() - (shard.created_at or 0)
+        if batch and not batch.archived_at:
+            return batch
+        if batch or age > _PASSING_404_SECONDS:
             record_gone(self.store, shard)
+        return None
 
     def _observe(self, shard: Shard, batch: Batch) -> None:
         move = self.store.ledger.move

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -32,6 +32,7 @@ class Batch(msgspec.Struct, frozen=True):
     created_at: datetime
     ended_at: datetime | None = None
     cancel_initiated_at: datetime | None = None
+    archived_at: datetime | None = None
     results_url: str | None = None
 
     @property
@@ -61,7 +62,7 @@ class CreateRefusedError(ApiError):
         self.retry_after: float | None = None
 
 
-def make_client(base_url: str | None) -> "Anthropic":
+def make_client(base_url: str | None = None, *, api_key: str | None = None) -> "Anthropic":
     """Build the SDK's client; a server on this machine needs no key.
 
     Raises:
@@ -69,7 +70,7 @@ def make_client(base_url: str | None) -> "Anthropic":
     """
     from anthropic import Anthropic  # noqa: PLC0415  takes longer than everything else together
 
-    client = Anthropic(base_url=base_url)
+    client = Anthropic(base_url=base_url, api_key=api_key)
     if client.api_key or client.auth_token or client.credentials or "authorization" in _custom_headers(client):
         return client
     if _is_loopback(client.base_url.host):
@@ -98,14 +99,14 @@ class BatchesApi:
 
     def newest_batch_id(self) -> str | None:
         """Return the id of the newest batch of the workspace."""
-        page = msgspec.json.decode(self._get(PATH, params={"limit": 1}).content, type=_Page)
+        page = _decode(self._get(PATH, params={"limit": 1}), _Page)
         return page.data[0].id if page.data else None
 
     def newest_first(self, *, at_least: int = _PAGE) -> Iterator[Batch]:
         """Yield the workspace's batches; the first call asks for at least so many, up to 1,000."""
         params: dict[str, Any] = {"limit": max(20, min(_PAGE, at_least))}
         while True:
-            page = msgspec.json.decode(self._get(PATH, params=params).content, type=_Page)
+            page = _decode(self._get(PATH, params=params), _Page)
             yield from page.data
             if not page.has_more or not page.data:
                 return
@@ -116,17 +117,15 @@ class BatchesApi:
         from anthropic import NotFoundError  # noqa: PLC0415  loaded with the client
 
         try:
-            content = self._get(f"{PATH}/{quote(batch_id, safe='')}").content
+            return _decode(self._get(f"{PATH}/{quote(batch_id, safe='')}"), Batch)
         except ApiError as error:
             if isinstance(error.__cause__, NotFoundError):
                 return None
             raise
-        return msgspec.json.decode(content, type=Batch)
 
     def cancel(self, batch_id: str) -> Batch:
         """Ask the API to cancel a batch; requests already answered stay answered, and billed."""
-        content = self._call("post", f"{PATH}/{quote(batch_id, safe='')}/cancel").content
-        return msgspec.json.decode(content, type=Batch)
+        return _decode(self._call("post", f"{PATH}/{quote(batch_id, safe='')}/cancel"), Batch)
 
     def create(self, body: Iterable[bytes], *, size: int, is_complete: Callable[[], bool]) -> Batch:
         """Send a body of `size` bytes as a new batch, once.
@@ -204,6 +203,16 @@ class BatchesApi:
                 raise CredentialsError from error
             raise
         return answer
+
+
+_T = TypeVar("_T")
+
+
+def _decode(response: "httpx2.Response", kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.DecodeError as error:
+        raise ApiError(f"What came from {response.url.host} is not the API's ({error}).") from error
 
 
 def is_passing(error: ApiError) -> bool:

@@ -2,15 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import BinaryIO
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from claude_pipeline.batches import BatchesApi
+from claude_pipeline.batches import Batch, BatchesApi
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.files import replacing
 from claude_pipeline.leases import renewed
@@ -26,12 +24,12 @@ _FETCHES = 3
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
 
 _GONE = (
-    "Batch {batch_id} is gone: the API knows it no more. `resume` asks its {requests:,} requests again, "
+    "Batch {batch_id} is gone: the API keeps its results no more. `resume` asks its {requests:,} requests again, "
     "and pays for them again."
 )
 
 
-def collect(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
+def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner: str) -> None:
     """Fetch the results of a shard that ended, write them, and decide on every row without an answer.
 
     A file that does not agree with what was sent is fetched three times; then the jobs that wait for it are blocked.
@@ -46,20 +44,22 @@ def collect(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
     members = ledger.members(shard.shard)
     try:
         with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
-            outcome = _write_results(store, shard, members, file, _fetch(api, shard, members, file))
+            outcome = _write_results(store, batch, members, file, _fetch(api, batch, members, file))
             _record(store, shard, members, outcome, owner=owner)
     except ResultsError as error:
-        block_jobs(store, shard, f"Batch {shard.batch_id}: {error} `resume` fetches them again.")
+        reason = f"Batch {shard.batch_id}: {error} `resume` fetches them again."
+        ledger.move(shard.shard, ENDED, owned_by=owner, reason=reason)
+        block_jobs(store, shard, reason)
     finally:
         ledger.move(shard.shard, ENDED, owned_by=owner, owner=None)
 
 
-def _fetch(api: BatchesApi, shard: Shard, members: Members, file: BinaryIO) -> Spool:
-    error = ResultsError("The batch has no id.")
+def _fetch(api: BatchesApi, batch: Batch, members: Members, file: BinaryIO) -> Spool:
+    error = ResultsError("Nothing was fetched.")
     for _ in range(_FETCHES):
         file.seek(0)
         file.truncate()
-        with api.results(shard.batch_id or "", shard.results_url) as chunks:
+        with api.results(batch.id, batch.results_url) as chunks:
             try:
                 return spool_lines(chunks, members, file)
             except ResultsError as found:
@@ -100,25 +100,24 @@ class _Outcome:
         self.cost_usd = None if unknown or self.cost_usd is None else self.cost_usd + spent
 
 
-def _write_results(store: Store, shard: Shard, members: Members, file: BinaryIO, spool: Spool) -> _Outcome:
+def _write_results(store: Store, batch: Batch, members: Members, file: BinaryIO, spool: Spool) -> _Outcome:
     outcome = _Outcome()
     first = 0
-    prices = PriceList(datetime.fromtimestamp(shard.created_at or 0, UTC))
+    prices = PriceList(batch.created_at)
     with (
-        replacing(store.results_path(shard.batch_id or "")) as path,
+        replacing(store.results_path(batch.id)) as path,
         pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer,
     ):
         for decoded in decode(file, spool, prices):
             writer.write_batch(decoded.batch)
             outcome.add(first, decoded)
             first += decoded.batch.num_rows
-        _check_counts(shard, members, outcome.tallies)
+        _check_counts(batch, members, outcome.tallies)
     return outcome
 
 
-def _check_counts(shard: Shard, members: Members, tallies: Counter[str]) -> None:
-    counts = msgspec.json.decode(shard.request_counts or "{}", type=dict[str, int])
-    stated = {kind: count for kind, count in counts.items() if count}
+def _check_counts(batch: Batch, members: Members, tallies: Counter[str]) -> None:
+    stated = {kind: count for kind, count in batch.request_counts.items() if count}
     if stated != dict(tallies) or tallies.total() != len(members):
         raise ResultsError(
             f"{len(members):,} requests were sent, {_list(dict(tallies))} came, but it counts {_list(stated)}."
@@ -151,8 +150,11 @@ def _to_ask_again(store: Store, shard: Shard, outcome: _Outcome) -> dict[int, li
     """Choose the rows that are asked again by the number of their next attempt."""
     wanting = store.ledger.waiting_jobs(shard.shard, WANTING_JOBS)
     attempts = max((Settings.of(job).limits.max_attempts for job in wanting), default=0)
+    unspent = outcome.positions("account")
+    if shard.cancel_wanted:  # for a job that wanted it no more; whoever waits by now does
+        unspent = sorted(unspent + outcome.positions("canceled"))
     retries = {
-        shard.attempt: outcome.positions("account") if wanting else [],
+        shard.attempt: unspent if wanting else [],
         shard.attempt + 1: outcome.positions("again") if shard.attempt < attempts else [],
     }
     return {attempt: positions for attempt, positions in retries.items() if positions}

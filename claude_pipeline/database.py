@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,11 @@ Parameters = Mapping[str, object] | tuple[object, ...]
 
 
 class Database:
-    """One connection to the ledger, shared by this process's threads; a transaction at a time."""
+    """One connection to the ledger, shared by this process's threads; a transaction at a time.
+
+    Every call raises StoreError when the file is no ledger, the disk is full or read-only, or another process holds
+    it too long.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -117,43 +121,45 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run statements as one: all of them or none. One inside another is part of it.
-
-        Raises:
-            StoreError: The disk is full, the file is read-only, or another process holds it too long.
-        """
+        """Run statements as one: all of them or none. One inside another is part of it."""
         with self._lock:
             if self._connection.in_transaction:
                 yield
                 return
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self.run("BEGIN IMMEDIATE")
                 yield
-                self._connection.execute("COMMIT")
-            except BaseException as error:
+                self.run("COMMIT")
+            except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.DatabaseError):
-                    raise StoreError(
-                        f"Cannot write the ledger {self.path}: {error}. What was recorded is safe; "
-                        "run the same command again once this is mended."
-                    ) from error
                 raise
+
+    @contextmanager
+    def _cursor(self) -> Iterator[sqlite3.Cursor]:
+        with self._lock, closing(self._connection.cursor()) as cursor:
+            try:
+                yield cursor
+            except sqlite3.DatabaseError as error:
+                raise StoreError(
+                    f"Cannot use the ledger {self.path}: {error}. What was recorded is safe; "
+                    "run the same command again once this is mended."
+                ) from error
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute a statement; return how many rows it touched."""
-        with self._lock:
-            return self._connection.execute(sql, parameters).rowcount
+        with self._cursor() as cursor:
+            return cursor.execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, parameters: Iterable[Parameters]) -> int:
         """Execute a statement for each set of parameters; return how many rows were touched in all."""
-        with self._lock:
-            return self._connection.executemany(sql, parameters).rowcount
+        with self._cursor() as cursor:
+            return cursor.executemany(sql, parameters).rowcount
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
-        with self._lock:
-            return self._connection.execute(sql, parameters).fetchall()
+        with self._cursor() as cursor:
+            return cursor.execute(sql, parameters).fetchall()
 
     def _migrate(self) -> None:
         with self.transaction():

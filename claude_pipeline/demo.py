@@ -24,9 +24,9 @@ MAX_TOKENS = 100
 
 _ALTERS_THE_TERMINAL = {"readline", "rlcompleter"}
 _OPENS_SOMETHING = {"antigravity", "this", "turtle", "turtledemo"}
-_NOT_IMPORTED = (
-    {"ensurepip", "idlelib", "lib2to3", "test", "tests", "tkinter"} | _ALTERS_THE_TERMINAL | _OPENS_SOMETHING
-)
+_REPLACED_BY_SETUPTOOLS = {"distutils"}
+_NOT_FOR_READERS = {"ensurepip", "idlelib", "lib2to3", "test", "tests", "tkinter"}
+_NOT_IMPORTED = _ALTERS_THE_TERMINAL | _OPENS_SOMETHING | _REPLACED_BY_SETUPTOOLS | _NOT_FOR_READERS
 
 
 class Entry(NamedTuple):

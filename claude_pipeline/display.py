@@ -8,9 +8,9 @@ from claude_pipeline.status import RequestCounts, Status
 
 Fact = tuple[str, str]
 
-LIST_HEADER = ("JOB", "STATE", "ROWS", "DONE", "COST", "SUBMITTED", "NAME")
+LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "NAME")
 BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
-_RIGHT = frozenset({"ROWS", "DONE", "COST", "REQUESTS", "ATTEMPT", "TOOK"})
+_RIGHT = frozenset({"ROWS", "ANSWERED", "COST", "REQUESTS", "ATTEMPT", "TOOK"})
 
 
 def one_line(status: Status) -> str:
@@ -50,10 +50,10 @@ def facts(status: Status) -> list[Fact]:
 
 def job_cells(status: Status) -> tuple[str, ...]:
     """Return a job's cells under `LIST_HEADER`; times are local."""
-    submitted = datetime.fromtimestamp(status.created_at).astimezone().strftime("%Y-%m-%d %H:%M")
+    submitted = datetime.fromtimestamp(status.submitted_at).astimezone().strftime("%Y-%m-%d %H:%M")
     cost = usd(status.cost_usd) or "?"
     name = status.name or "-"
-    return status.job_id, status.state, count(status.rows), percent(status), cost, submitted, name
+    return status.job_id, status.state, count(status.rows), _answered_share(status), cost, submitted, name
 
 
 def batch_cells(status: Status, *, now: float) -> list[tuple[str, ...]]:
@@ -149,6 +149,14 @@ def by_state(counts: RequestCounts) -> Iterator[tuple[str, int]]:
 
 def _finished(counts: RequestCounts) -> int:
     return counts.succeeded + counts.errored + counts.canceled + counts.expired
+
+
+def _answered_share(status: Status) -> str:
+    answered, wanted = status.counts.succeeded, status.requests
+    if status.unanswered is not None:
+        wanted = status.rows - status.skipped
+        answered = wanted - status.unanswered
+    return f"{100 * answered // wanted}%" if wanted else "-"
 
 
 def _progress(status: Status) -> str:

@@ -159,6 +159,7 @@ class Job:
 
     def cancel(self) -> Status:
         """Cancel what only this job waits for. Requests already answered stay answered, and billed."""
+        self._start_session()
         self._store.ledger.move_job(self.job_id, ("planning", "in_progress", "blocked"), state="canceling", reason=None)
         return self.advance()
 

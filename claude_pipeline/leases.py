@@ -15,6 +15,7 @@ from claude_pipeline.errors import PipelineError
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
+_ZOMBIE = "Z"  # killed, and its parent has not asked how it ended
 
 
 class LeaseLostError(PipelineError):
@@ -62,7 +63,8 @@ def _start_time(pid: int) -> str:
     """Return what tells a process from a later one with its number; empty when there is none."""
     try:
         if Path("/proc/self/stat").exists():
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return "" if state == _ZOMBIE else fields[18]
         os.kill(pid, 0)
     except (FileNotFoundError, ProcessLookupError):
         return ""

@@ -257,7 +257,7 @@ class Ledger:
         with self.transaction():
             current = self._find(shard.shard)
             same = current is not None and current.submitting_at == shard.submitting_at
-            return same and self.move(shard.shard, SUBMITTING, **changes)
+            return same and self.move(shard.shard, SUBMITTING, owned_by=None, **changes)
 
     def _count_change(self, shard: int) -> None:
         self._database.run(
@@ -269,7 +269,7 @@ class Ledger:
         """Take a shard for an upload or a collection, unless a live owner has it or it moved on."""
         with self.transaction():
             current = self._find(shard.shard)
-            if current is None or current.state != shard.state or not self.is_abandoned(current):
+            if current is None or not _is_as_seen(shard, current) or not self.is_abandoned(current):
                 return False
             until = self.now() + LEASE_SECONDS
             return self.move(shard.shard, (shard.state,), state=to, owner=owner, lease_until=until)
@@ -325,8 +325,11 @@ class Ledger:
         return retry
 
     def split(self, shard: Shard) -> None:
-        """Halve a planned shard; both halves keep its waiters."""
+        """Halve a planned shard of two requests or more; both halves keep its waiters."""
         with self.transaction():
+            current = self._find(shard.shard)
+            if current is None or current.state != "planned" or current.requests < 2:  # noqa: PLR2004  two halves
+                return
             members = self.members(shard.shard)
             middle = len(members) // 2
             self.split_off(shard, members, range(middle, len(members)), attempt=shard.attempt)
@@ -336,6 +339,12 @@ class Ledger:
                 (kept.addresses, kept.rows.tobytes(), shard.shard),
             )
             self.move(shard.shard, PLANNED, requests=middle, refusals=0)
+
+
+def _is_as_seen(seen: Shard, current: Shard) -> bool:
+    """Tell whether a shard was neither moved, refused nor halved since it was looked at."""
+    looked_at = (seen.state, seen.refusals, seen.requests)
+    return looked_at == (current.state, current.refusals, current.requests)
 
 
 def _held_by(owner: str | None) -> tuple[str, tuple[str, ...]]:

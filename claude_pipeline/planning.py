@@ -68,8 +68,11 @@ def plan(store: Store, job: JobRecord, *, owner: str) -> None:
     if not ledger.lease_job(job.job_id, owner=owner):
         return
     with renewed(lambda: ledger.renew_job(job.job_id, owner=owner)), suppress(LeaseLostError):
-        counts = _plan(store, job, owner=owner)
-        ledger.move_job(job.job_id, PLANNING, owned_by=owner, state="in_progress", owner=None, **counts)
+        try:
+            counts = _plan(store, job, owner=owner)
+            ledger.move_job(job.job_id, PLANNING, owned_by=owner, state="in_progress", owner=None, **counts)
+        finally:
+            ledger.move_job(job.job_id, PLANNING, owned_by=owner, owner=None)
 
 
 def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, int]:

@@ -62,7 +62,7 @@ class Template:
         Raises:
             InputError: There is no field, a bare name is no column, or the text is not valid Unicode.
         """
-        _check_unicode("The template", text)
+        check_unicode("The template", text)
         texts, fields, end = [], [], 0
         for match in _BRACES.finditer(text):
             name = match[1]
@@ -229,6 +229,20 @@ def _print(column: pa.Array, name: str) -> pa.Array:
     )
 
 
+def check_unicode(what: str, text: str) -> None:
+    """Make sure that a text can be encoded.
+
+    Raises:
+        InputError: It holds half a character; names its place.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} holds half a character (a lone surrogate) at position {error.start}. Remove it: {text[:60]!a}."
+        ) from error
+
+
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
@@ -265,17 +279,8 @@ def _to_json(key: str, value: object) -> bytes:
         raise InputError(
             f"Parameter {key!r} cannot be sent as JSON ({error}): {_shorten(repr(value))}. Use plain JSON values."
         ) from error
-    _check_unicode(f"Parameter {key!r}", text)
+    check_unicode(f"Parameter {key!r}", text)
     return text.encode()
-
-
-def _check_unicode(what: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{what} holds half a character (a lone surrogate) at position {error.start}. Remove it: {text[:60]!a}."
-        ) from error
 
 
 def _shorten(text: str) -> str:

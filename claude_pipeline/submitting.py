@@ -5,7 +5,7 @@ from base64 import b32encode
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Required, TypedDict
 
 import msgspec
 
@@ -14,13 +14,33 @@ from claude_pipeline.errors import InputError, MissingColumnError
 from claude_pipeline.jobs import Job, Session, StorePath
 from claude_pipeline.outputs import check_columns
 from claude_pipeline.planning import Limits, Settings
-from claude_pipeline.prompts import Template, build_form
+from claude_pipeline.prompts import Template, build_form, check_unicode
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Snapshot, Source, snapshot
 from claude_pipeline.store import Store, find_store
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What `submit` takes of requests and batches, for those who hand it on."""
+
+    prompt_column: str | None
+    template: str | None
+    template_file: str | os.PathLike[str] | None
+    model: Required[str]
+    max_tokens: Required[int]
+    system: str | None
+    params: Mapping[str, object] | None
+    id_column: str | None
+    salt: str | None
+    prefix: str
+    limit: int | None
+    max_batch_requests: int
+    max_batch_bytes: int
+    max_queued_requests: int
+    max_attempts: int
 
 
 def submit(
@@ -83,6 +103,8 @@ def submit(
     """
     limits = Limits(max_batch_requests, max_batch_bytes, max_queued_requests, max_attempts)
     _check_limits(limits)
+    check_unicode("name", name or "")
+    check_unicode("prefix", prefix)
     text = _one_template(prompt_column, template, template_file)
     client = client or make_client(base_url)
     opened = Store(find_store(store))

@@ -119,6 +119,8 @@ def _matches(pattern: StrPath) -> list[Path]:
 def _open_files(paths: Sequence[Path]) -> Table:
     if not paths:
         raise InputError("The list of files is empty. Pass at least one path.")
+    for path in paths:
+        _check_path(path)
     _check_suffixes(paths)
     label = paths[0].name if len(paths) == 1 else f"{len(paths)} files ({paths[0].name}, …)"
     return _open_parquet(paths, label) if _is_parquet(paths[0]) else _open_csv(paths, label)
@@ -126,6 +128,13 @@ def _open_files(paths: Sequence[Path]) -> Table:
 
 def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() in _PARQUET_SUFFIXES
+
+
+def _check_path(path: Path) -> None:
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"The path {str(path)!a} is not valid UTF-8. Rename the file or its folder.") from error
 
 
 def _check_suffixes(paths: Sequence[Path]) -> None:

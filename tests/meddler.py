@@ -71,7 +71,8 @@ class Meddler:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                answer = meddler.answer(Seen(self.command, self.path, dict(self.headers)), body)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                answer = meddler.answer(Seen(self.command, self.path, headers), body)
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)

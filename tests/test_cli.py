@@ -157,7 +157,7 @@ def test_list_and_status_are_plain_lines_in_a_pipe(shell, prompts):
     shell("run", prompts("One."), *ASK, "--name", "numbers", "--out", "answers.parquet")
     listed = shell("list")
     header, line = listed.stdout.splitlines()
-    assert header.split() == ["JOB", "STATE", "ROWS", "DONE", "COST", "SUBMITTED", "NAME"]
+    assert header.split() == ["JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "NAME"]
     assert line.endswith("numbers")
     newest = shell("status")
     assert "1 answered" in newest.stdout
@@ -178,7 +178,9 @@ def test_json_is_the_status_wherever_it_is_asked_for(shell, prompts):
     run = json.loads(shell("run", prompts("One."), *ASK, "--out", "answers.parquet", "--json").stdout)
     assert (run["state"], run["counts"]["succeeded"], run["unanswered"]) == ("ended", 1, 0)
     job_id = run["job_id"]
-    assert json.loads(shell("submit", prompts("One."), *SEND, "--json").stdout) == run
+    submitted_again = json.loads(shell("submit", prompts("One."), *SEND, "--json").stdout)
+    run["submitted_at"] = submitted_again["submitted_at"]
+    assert submitted_again == run
     for words in (["status", job_id], ["wait", job_id], ["advance", job_id], ["write", job_id, "--out", "a.csv"]):
         assert json.loads(shell(*words, "--json").stdout) == run
     assert json.loads(shell("list", "--json").stdout) == [run]
@@ -225,6 +227,14 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_sent(shell, p
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.parquet"]
+
+
+def test_the_sandbox_says_what_is_wrong_with_a_rate_or_a_port(shell, sandbox):
+    assert "'x' is not TYPE=SHARE" in shell("sandbox", "--error-rate", "x").stderr
+    assert shell("sandbox", "--error-rate", "api_error=3").exit_code == 1
+    taken = shell("sandbox", "--port", sandbox.url.rpartition(":")[2])
+    assert taken.exit_code == 1
+    assert taken.stderr.startswith("Error: ")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import claude_pipeline as cp
+from claude_pipeline.cli import main
 
-COMMAND = [sys.executable, "-c", "from claude_pipeline.cli import main; main()"]
+# A shell starts its background jobs deaf to Ctrl-C; these tests may be one of them.
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from claude_pipeline.cli import main
+main()
+"""
+COMMAND = [sys.executable, "-c", START]
 RUN = ["run", "prompts.parquet", "--prompt-column", "prompt", "--model", "claude-haiku-4-5", "--max-tokens", "16"]
 HELP = """
 import sys
@@ -45,7 +54,9 @@ def start(tmp_path):
 
 
 @pytest.mark.parametrize(("signal_sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_leaves_the_batch_running_and_the_same_command_picks_it_up(start, tmp_path, signal_sent, code):
+def test_an_interruption_leaves_the_batch_running_and_the_same_command_picks_it_up(
+    start, tmp_path, monkeypatch, signal_sent, code
+):
     with cp.Sandbox(batch_seconds=3600) as sandbox:
         waiting = start(sandbox)
         assert "in_progress" in waiting.stderr.readline()
@@ -56,9 +67,9 @@ def test_an_interruption_leaves_the_batch_running_and_the_same_command_picks_it_
         assert f"claude-pipeline wait {job_id}" in err
         assert f"claude-pipeline cancel {job_id}" in err
         sandbox.advance_clock(3600)
-        again = start(sandbox)
-        assert again.communicate()[0] == out
-        assert again.returncode == 0
+        monkeypatch.chdir(tmp_path)
+        again = CliRunner().invoke(main, [*RUN, "--out", "answers.parquet", "--base-url", sandbox.url])
+        assert (again.exit_code, again.stdout) == (0, out), again.stderr
         assert len(list(sandbox.requests())) == 1
     assert pq.read_table(tmp_path / "answers.parquet")["response"].to_pylist() == ["One is odd."]
 
@@ -82,6 +93,14 @@ def test_a_terminal_gets_the_live_board_and_stdout_still_the_id_alone(start):
 def test_help_loads_neither_the_sdk_nor_a_table_library(tmp_path):
     shown = subprocess.run([sys.executable, "-c", HELP], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "loaded"
+
+
+def test_the_sandbox_prints_its_url_alone_and_stops_when_told(tmp_path):
+    command = [*COMMAND, "sandbox", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
 
 
 def _read_all(descriptor: int) -> str:

@@ -36,8 +36,8 @@ def test_the_standard_library_is_several_thousand_documented_things_with_real_du
     assert len(set(prompts(library))) < library.num_rows
 
 
-def test_the_standard_library_is_the_same_every_time(library):
-    assert standard_library().equals(library)
+def test_more_rows_than_there_are_is_all_of_them_the_same_every_time(library):
+    assert standard_library(10**9).equals(library)
     assert not any(" at 0x" in signature for signature in library["signature"].to_pylist())
 
 
@@ -55,12 +55,11 @@ def test_names_are_qualified_and_signatures_real(library):
     assert "xml.etree.ElementTree.dump" in rows
 
 
-@pytest.mark.parametrize("rows", [1, 2, 50])
-def test_fewer_rows_are_spread_over_the_library(library, rows):
+@pytest.mark.parametrize("rows", [1, 50])
+def test_fewer_rows_are_spread_over_the_library(rows):
     some = standard_library(rows)
     assert some.num_rows == rows
     assert len(set(some["module"].to_pylist())) > rows // 3
-    assert standard_library(10**9).equals(library)
 
 
 def test_the_sandbox_answers_with_the_docstrings_first_sentence():

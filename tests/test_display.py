@@ -118,10 +118,19 @@ def test_durations_read_as_a_person_says_them(seconds, text):
 
 def test_a_job_in_the_list_has_its_progress_and_an_unknown_price_is_a_question_mark():
     cells = dict(zip(display.LIST_HEADER, display.job_cells(RUNNING), strict=True))
-    assert (cells["ROWS"], cells["DONE"], cells["COST"]) == ("12,000", "69%", "$0.42")
+    assert (cells["ROWS"], cells["ANSWERED"], cells["COST"]) == ("12,000", "69%", "$0.42")
     unnamed = replace(RUNNING, name=None, cost_usd=None)
     cells = dict(zip(display.LIST_HEADER, display.job_cells(unnamed), strict=True))
     assert (cells["NAME"], cells["COST"]) == ("-", "?")
+
+
+def test_one_unanswered_row_in_the_list_is_never_a_hundred_percent():
+    def shown(status):
+        return dict(zip(display.LIST_HEADER, display.job_cells(status), strict=True))["ANSWERED"]
+
+    assert shown(replace(ENDED, unanswered=1)) == "99%"
+    assert shown(replace(ENDED, unanswered=0)) == "100%"
+    assert shown(replace(ENDED, rows=12, unanswered=0)) == "-"
 
 
 def test_a_job_that_asks_nothing_is_done_when_it_has_ended():

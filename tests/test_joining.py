@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
@@ -21,9 +22,7 @@ FATES = {
     "never": ["api_error"] * 9,
 }
 BLANKS = [None, "", " \n"]
-PROMPTS = st.one_of(
-    st.builds("{} {}".format, st.sampled_from(list(FATES)), st.integers(0, 3)), st.sampled_from(BLANKS)
-)
+PROMPTS = st.one_of(st.builds("{} {}".format, st.sampled_from(list(FATES)), st.integers(0, 3)), st.sampled_from(BLANKS))
 TABLES = st.lists(PROMPTS, min_size=1, max_size=12)
 MAX_ATTEMPTS = 3
 
@@ -81,14 +80,14 @@ def paid(tables):
     return answered, Counter(row["custom_id"] for row in rows if row["cost_usd"])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(TABLES, min_size=1, max_size=3), st.integers(1, 5), st.booleans(), st.uuids())
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(TABLES, min_size=1, max_size=3), st.integers(1, 5), st.booleans())
 def test_every_row_comes_back_once_in_order_with_its_answer_and_is_paid_for_once(
-    tmp_path_factory, clients, tables, most, in_turn, salt
+    tmp_path_factory, clients, tables, most, in_turn
 ):
     sandbox, client = clients
-    before = Counter(sandbox.usage())
-    options = {"max_batch_requests": most, "salt": str(salt), "store": tmp_path_factory.mktemp("store")}
+    before = sandbox.usage()["requests_accepted"]
+    options = {"max_batch_requests": most, "salt": uuid4().hex, "store": tmp_path_factory.mktemp("store")}
     jobs = []
     for number, prompts in enumerate(tables):
         job = submit_to(sandbox, table_of(prompts), client=client, name=str(number), **options)
@@ -102,13 +101,13 @@ def test_every_row_comes_back_once_in_order_with_its_answer_and_is_paid_for_once
         status = job.status()
         assert status.rows == sum((status.skipped, status.invalid, status.duplicates, status.reused, status.requests))
         assert status.unanswered == sum(expected(prompt)[2] not in {None, "missing_prompt"} for prompt in prompts)
-    sent = Counter(sandbox.usage()) - before
     assert sum(status.cost_usd for status in map(cp.Job.status, jobs)) == pytest.approx(
         sum(sum(table["cost_usd"].drop_null().to_pylist()) for table in joined)
     )
     if not in_turn:  # one after the other, what failed is asked afresh
         distinct = {prompt for prompts in tables for prompt in prompts} - set(BLANKS)
-        assert sent["requests"] == sum(expected(prompt)[3] for prompt in distinct)
+        sent = sandbox.usage()["requests_accepted"] - before
+        assert sent == sum(expected(prompt)[3] for prompt in distinct)
 
 
 @pytest.mark.parametrize("order", [slice(None, None, -1), slice(None, None, 3), slice(5, 30)])
@@ -132,9 +131,9 @@ def test_rows_too_large_for_one_step_are_joined_in_several(clients, store):
 
 
 def test_long_answers_are_joined_in_several_steps(store):
-    prompts = [f"fine {number}" for number in range(12)]
-    with cp.Sandbox(answer=lambda params: prompt_of(params) + "." * 2_000_000) as sandbox:
-        options = {"store": store, "max_tokens": 1_000_000, "max_batch_requests": 5}
+    prompts = [f"fine {number}" for number in range(36)]
+    with cp.Sandbox(answer=lambda params: prompt_of(params) + "." * 500_000) as sandbox:
+        options = {"store": store, "max_tokens": 128_000, "max_batch_requests": 15}
         for order in (prompts, prompts[::-1]):
             job = submit_to(sandbox, order, **options).wait(poll_interval=0)
             assert [text.rstrip(".") for text in job.to_arrow()["response"].to_pylist()] == order

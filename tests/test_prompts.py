@@ -200,7 +200,12 @@ def test_a_type_without_plain_text_is_refused(kind):
 
 
 def test_every_type_with_plain_text_passes_the_check():
-    kinds = {"a": pa.string(), "b": pa.int8(), "c": pa.timestamp("us", "UTC"), "d": pa.dictionary(pa.int8(), pa.int64())}
+    kinds = {
+        "a": pa.string(),
+        "b": pa.int8(),
+        "c": pa.timestamp("us", "UTC"),
+        "d": pa.dictionary(pa.int8(), pa.int64()),
+    }
     parse("{a}{b}{c}{d}", *kinds).check_types(pa.schema(kinds))
 
 

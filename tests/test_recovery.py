@@ -22,13 +22,6 @@ def echo(params):
     return params["messages"][-1]["content"]
 
 
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch, tmp_path):
-    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_PIPELINE_STORE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
 @pytest.fixture
 def server() -> Iterator[cp.Sandbox]:
     with cp.Sandbox(answer=echo) as server:
@@ -189,6 +182,28 @@ def test_who_settles_from_an_old_look_leaves_a_new_upload_alone(server, folder):
     sending.settle(Store(folder), BatchesApi(make_client(server.url)), old)
     (new,) = shards_of(folder, job)
     assert (new.state, new.owner) == ("submitting", me)
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_a_lost_batch_whose_results_arrive_spoiled_is_not_taken_for_a_stranger(server, folder):
+    server.fail_next("create", "drop_after")
+    server.fail_next("results", "missing_line")
+    job = ask(server.url, folder)
+    assert "may be the one whose create call was lost" in job.advance().reason
+    assert_all_answered(job.wait(poll_interval=0))
+    assert_nothing_paid_twice(server)
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_a_batch_of_another_store_that_shares_half_of_the_prompts_is_not_adopted(server, folder, tmp_path):
+    server.fail_next("create", "drop_before")
+    job = ask(server.url, folder, rows=6)
+    half = pa.table({"text": [f"Prompt {row}" for row in range(3, 9)]})
+    settings = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 16}
+    theirs = cp.submit(half, store=tmp_path / "other", base_url=server.url, **settings)
+    assert_all_answered(theirs.wait(poll_interval=0))
+    assert_all_answered(job.wait(poll_interval=0))
+    assert server.usage()["batches"] == 2
 
 
 # A create call that was refused
@@ -371,6 +386,17 @@ def test_results_that_are_gone_block_the_job_as_well(server, folder, monkeypatch
     assert job.advance().state == "in_progress"
     monkeypatch.setattr(advancing, "_PASSING_404_SECONDS", 0.0)
     assert_gone_until_resumed(job, batch_id)
+
+
+def test_results_that_the_api_keeps_no_more_are_gone(slow_server, folder):
+    job = ask(slow_server.url, folder)
+    (batch,) = job.status().batches
+    slow_server.advance_clock(30 * 24 * 3600)
+    assert job.advance().state == "blocked"
+    assert f"Batch {batch.batch_id} is gone" in job.status().reason
+    job.resume()
+    slow_server.advance_clock(LONG)
+    assert_all_answered(job.wait(poll_interval=0))
 
 
 # Results that do not agree with what was sent

@@ -133,4 +133,4 @@ def _change(place: Place, job_id: str, change: Callable[["cp.Job"], Status], *, 
 
 
 def _newest_first(store: str | None) -> list[Status]:
-    return sorted(cp.list_jobs(store=store), key=attrgetter("created_at"), reverse=True)
+    return sorted(cp.list_jobs(store=store), key=attrgetter("submitted_at"), reverse=True)

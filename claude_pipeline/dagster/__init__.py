@@ -1,0 +1,7 @@
+"""Claude's Message Batches as Dagster assets: submit, sense, materialize."""
+
+from claude_pipeline.dagster.assets import build_batch_defs
+from claude_pipeline.dagster.resource import ClaudeResource
+from claude_pipeline.dagster.sensor import automation_sensor
+
+__all__ = ["ClaudeResource", "automation_sensor", "build_batch_defs"]

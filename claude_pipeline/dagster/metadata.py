@@ -1,0 +1,86 @@
+"""What the asset pages say: stable keys, so that numbers plot over time."""
+
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+import claude_pipeline as cp
+
+JOB_ID, CHANGES = "claude/job_id", "claude/changes"
+_PREVIEW_ROWS, _PREVIEW_COLUMNS = 5, 3
+_PREVIEW_WIDTHS = (60, 40, 30, 20, 10)
+_INLINE_CHARACTERS = 999  # longer Markdown hides behind a dialog
+_ASKED = ("rows", "requests", "duplicates", "reused", "skipped", "invalid")
+
+
+def submission_metadata(status: "cp.Status", store: Path) -> dict[str, Any]:
+    """Describe a submission."""
+    return {
+        JOB_ID: status.job_id,
+        "claude/model": status.model,
+        **{f"claude/{name}": getattr(status, name) for name in _ASKED},
+        "claude/batches": len(status.batches),
+        "claude/store": dg.MetadataValue.path(str(store)),
+        "claude/host": socket.gethostname(),
+    }
+
+
+def answers_metadata(status: "cp.Status", path: Path, file: pq.ParquetFile, prefix: str) -> dict[str, Any]:
+    """Describe answers that were written to a Parquet file."""
+    return {
+        "dagster/uri": path.as_uri(),
+        "dagster/row_count": file.metadata.num_rows,
+        "dagster/column_schema": _column_schema(file),
+        "preview": dg.MetadataValue.md(_preview(file, prefix)),
+        JOB_ID: status.job_id,
+        CHANGES: status.changes,
+        **{f"claude/{name}": getattr(status, name) for name in _ASKED},
+        "claude/unanswered": status.unanswered,
+        **{f"claude/rows_{kind}": count for kind, count in _rows_by_result_type(file, prefix).items()},
+        "claude/batches": len(status.batches),
+        "claude/input_tokens": status.input_tokens,
+        "claude/output_tokens": status.output_tokens,
+        **({} if status.cost_usd is None else {"claude/cost_usd": status.cost_usd}),
+    }
+
+
+def _column_schema(file: pq.ParquetFile) -> dg.TableSchema:
+    columns = [
+        dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable))
+        for field in file.schema_arrow
+    ]
+    return dg.TableSchema(columns)
+
+
+def _rows_by_result_type(file: pq.ParquetFile, prefix: str) -> Mapping[str, int]:
+    column = f"{prefix}result_type"
+    counts = Counter(dict.fromkeys(("succeeded", "errored", "canceled", "expired", "not_sent"), 0))
+    for batch in file.iter_batches(columns=[column]):
+        counts.update(kind or "not_sent" for kind in batch.column(0).to_pylist())
+    return counts
+
+
+def _preview(file: pq.ParquetFile, prefix: str) -> str:
+    """Show the first rows as a Markdown table, in cells so narrow that the page needs no dialog for it."""
+    rows = next(file.iter_batches(batch_size=_PREVIEW_ROWS)).to_pylist()
+    names = file.schema_arrow.names
+    ours = names.index(f"{prefix}custom_id")
+    shown = [*names[:ours][:_PREVIEW_COLUMNS], *(f"{prefix}{name}" for name in ("response", "result_type", "cost_usd"))]
+    tables = (_markdown(shown, rows, width) for width in _PREVIEW_WIDTHS)
+    return next((table for table in tables if len(table) <= _INLINE_CHARACTERS), "")
+
+
+def _markdown(names: list[str], rows: list[dict[str, Any]], width: int) -> str:
+    lines = [names, ["---"] * len(names), *([_cell(row[name], width) for name in names] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object, width: int) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
+    text = " ".join(text.split()).replace("|", "/")
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,253 @@
+"""Killed anywhere, the same command goes on: every row is answered once and nothing is paid twice."""
+
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from forking import Workers
+
+import claude_pipeline as cp
+from claude_pipeline.batches import CHUNK_BYTES
+
+ROWS = 40
+LIVES = [random.Random(seed) for seed in range(6)]
+KILLS = 4
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers() as workers:
+        yield workers
+
+
+def echo(params):
+    return params["messages"][-1]["content"]
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pytest.fail("A worker was reaped before it was joined.")
+
+
+@pytest.mark.parametrize("life", LIVES, ids=range(len(LIVES)))
+def test_a_run_killed_at_any_moment_is_finished_by_the_next(workers, tmp_path, life):
+    source, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table({"text": [f"Prompt {life.randrange(ROWS)}" for _ in range(ROWS)]}), source)
+    with cp.Sandbox(answer=echo, error_rates={"api_error": 0.05}, expire_rate=0.05, batch_seconds=0.05) as server:
+        work = {"url": server.url, "store": str(tmp_path / "store"), "source": str(source), "out": str(out)}
+        work |= {"max_batch_requests": 7, "max_queued_requests": 21, "max_attempts": 9}
+        for _ in range(KILLS):
+            pid = workers.start(**work)
+            time.sleep(life.uniform(0, 0.5))
+            kill(pid)
+            workers.join(pid)
+        assert workers.join(workers.start(**work)) == 0
+        usage = server.usage()
+    table = pq.read_table(out)
+    assert table["response"].to_pylist() == table["text"].to_pylist()
+    assert usage["answers_billed_twice"] == 0
+    assert usage["answers_billed"] == usage["distinct_requests"] == len(set(table["text"].to_pylist()))
+
+
+BATCH = {
+    "id": "msgbatch_01",
+    "processing_status": "in_progress",
+    "request_counts": {"processing": 20},
+    "created_at": datetime.now(UTC).isoformat(),
+}
+
+
+class SlowServer:
+    """Answers GETs with an empty list, and reads the body of a POST only while `gate` is open."""
+
+    def __init__(self, on_bytes: Callable[[int, int], None] = lambda _received, _size: None) -> None:
+        self.gate, self.uploading, self.done = threading.Event(), threading.Event(), threading.Event()
+        self.received = self.size = 0
+        self._on_bytes = on_bytes
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._open: socket.socket | None = None
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.gate.set()
+        for connection in filter(None, (self._listener, self._open)):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open = connection
+            with connection, connection.makefile("rb") as file:
+                while (line := file.readline()).strip():
+                    self._answer(line, file, connection)
+
+    def _answer(self, line, file, connection) -> None:
+        headers = {}
+        while header := file.readline().strip():
+            name, _, value = header.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        if line.startswith(b"POST"):
+            self._read_body(int(headers["content-length"]), file)
+        body = json.dumps(BATCH if line.startswith(b"POST") else {"data": [], "has_more": False}).encode()
+        head = f"HTTP/1.1 200 OK\r\nanthropic-workspace-id: sandbox\r\ncontent-length: {len(body)}\r\n\r\n"
+        try:
+            connection.sendall(head.encode() + body)
+        except OSError:
+            return
+
+    def _read_body(self, size, file) -> None:
+        self.size = size
+        self.uploading.set()
+        self.gate.wait()
+        try:
+            while self.received < size and (some := file.read1(CHUNK_BYTES)):
+                self.received += len(some)
+                self._on_bytes(self.received, size)
+        except ConnectionError:
+            return
+        finally:
+            self.done.set()
+
+
+def long_prompts():
+    return pa.table({"text": [f"{row} " + "x" * 1_000_000 for row in range(20)]})
+
+
+def shard_states(store):
+    connection = sqlite3.connect(store / "ledger.sqlite")
+    try:
+        return [state for (state,) in connection.execute("SELECT state FROM shards")]
+    finally:
+        connection.close()
+
+
+def test_the_intent_is_on_record_before_the_last_chunk_leaves(tmp_path):
+    states = []
+
+    def look(received, size):
+        if received > size - (size % CHUNK_BYTES or CHUNK_BYTES):
+            states.extend(shard_states(tmp_path))
+
+    with SlowServer(look) as server:
+        threading.Thread(target=lambda: server.uploading.wait() and server.gate.set()).start()
+        job = cp.submit(
+            long_prompts(), prompt_column="text", model="m", max_tokens=1, store=tmp_path, base_url=server.url
+        )
+    assert server.received == server.size
+    assert set(states) == {"submitting"}
+    assert job.status().batches[0].batch_id == BATCH["id"]
+
+
+@pytest.fixture
+def uploading(workers, tmp_path):
+    """Start a worker that hangs in the middle of an upload."""
+    source = tmp_path / "in.parquet"
+    pq.write_table(long_prompts(), source)
+    with SlowServer() as server:
+        work = {"url": server.url, "store": str(tmp_path / "store"), "source": str(source), "lease": 1.0}
+        pid = workers.start(**work, waits=False)
+        assert server.uploading.wait(60)
+        assert shard_states(tmp_path / "store") == ["uploading"]
+        yield server, pid
+
+
+def finish(store, server):
+    (status,) = cp.list_jobs(store=store)
+    job = cp.open_job(status.job_id, store=store, base_url=server.url).wait(poll_interval=0)
+    assert job.to_arrow()["response"].null_count == 0
+    usage = server.usage()
+    assert usage["requests_accepted"] == usage["distinct_requests"] == 20
+
+
+def test_a_body_cut_short_is_no_batch_and_its_shard_is_sent_again(workers, uploading, tmp_path):
+    slow, pid = uploading
+    kill(pid)
+    workers.join(pid)
+    slow.gate.set()
+    assert slow.done.wait(60)
+    assert slow.received < slow.size
+    with cp.Sandbox() as server:
+        finish(tmp_path / "store", server)
+
+
+def test_a_killed_owner_is_replaced_at_once_though_nobody_has_asked_how_it_ended(workers, uploading, tmp_path):
+    _, pid = uploading
+    kill(pid)
+    with cp.Sandbox() as server:
+        finish(tmp_path / "store", server)
+    workers.join(pid)
+
+
+def freeze(pid, store, *, lease):
+    """Stop a process until its lease is over, at a moment when it holds no lock on the ledger."""
+    connection = sqlite3.connect(store / "ledger.sqlite", timeout=0.1, isolation_level=None)
+    with closing(connection):
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                break
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+    time.sleep(lease + 0.1)
+
+
+def test_a_process_frozen_in_an_upload_past_its_lease_sends_nothing_when_it_wakes(workers, uploading, tmp_path):
+    slow, pid = uploading
+    freeze(pid, tmp_path / "store", lease=1.0)
+    with cp.Sandbox() as server:
+        finish(tmp_path / "store", server)
+        os.kill(pid, signal.SIGCONT)
+        slow.gate.set()
+        assert slow.done.wait(60)
+        assert workers.join(pid) == 0
+        assert slow.received < slow.size
+        assert server.usage()["batches"] == 1
+
+
+def test_a_process_frozen_in_planning_past_its_lease_plans_no_more_when_it_wakes(workers, tmp_path):
+    source, out, store = tmp_path / "in.parquet", tmp_path / "out.parquet", tmp_path / "store"
+    table = pa.table({"text": [f"Prompt {row % 700}" for row in range(900)]})
+    pq.write_table(table, source)
+    with cp.Sandbox(answer=echo) as server:
+        work = {"url": server.url, "store": str(store), "source": str(source), "max_batch_requests": 7}
+        pid = workers.start(**work, lease=0.5, out=str(out))
+        while not (store / "ledger.sqlite").exists() or len(shard_states(store)) < 3:
+            time.sleep(0.01)
+        freeze(pid, store, lease=0.5)
+        (status,) = cp.list_jobs(store=store)
+        assert status.state == "planning"
+        job = cp.open_job(status.job_id, store=store, base_url=server.url).wait(poll_interval=0)
+        ended = job.status()
+        os.kill(pid, signal.SIGCONT)
+        assert workers.join(pid) == 0
+        assert server.usage()["requests_accepted"] == 700
+    assert (ended.requests, ended.duplicates, ended.reused) == (700, 200, 0)
+    assert job.status() == ended
+    assert pq.read_table(out)["response"].to_pylist() == table["text"].to_pylist()

@@ -1,0 +1,372 @@
+"""The ledger: compare-and-set, claims that are won or lost, leases, and transactions that are all or nothing."""
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from hashlib import blake2b
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_pipeline.database import SCHEMA_VERSION
+from claude_pipeline.errors import StoreError
+from claude_pipeline.leases import is_dead, new_owner
+from claude_pipeline.ledger import Ledger
+from claude_pipeline.shards import Members
+
+ME = new_owner()
+SOMEONE = new_owner()
+
+
+class NoSettings(msgspec.Struct):
+    """A job of which only the record is looked at."""
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+def add_job(ledger, job_id="job_a", *, account="sandbox"):
+    ledger.add_job(job_id, account=ledger.account(account), name=None, settings=NoSettings(), rows=9)
+    return ledger.job(job_id)
+
+
+def members(*rows):
+    addresses = b"".join(blake2b(bytes([row]), digest_size=16).digest() for row in rows)
+    return Members(addresses, np.array(rows, dtype=np.int64))
+
+
+def add_shard(ledger, job, *rows):
+    ledger.add_shard(job, members(*rows))
+    return ledger.own_shards(job.job_id)[-1]
+
+
+def claimants(ledger, job, *rows):
+    """Say by which shard and at which position each row's request is claimed."""
+    claims = ledger.claims(job.account, members(*rows).split())
+    return [tuple(claims[address])[:2] if address in claims else None for address in members(*rows).split()]
+
+
+def dead_owner():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    host, _, _, nonce = ME.split(" ")
+    start = _start_time(child.pid)
+    child.communicate(b"\n")
+    return f"{host} {child.pid} {start} {nonce}"
+
+
+def _start_time(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[19]
+
+
+# Accounts and jobs
+
+
+def test_an_account_has_one_number_for_ever(ledger, tmp_path):
+    first, second = ledger.account("wrkspc_1"), ledger.account("wrkspc_2")
+    assert first != second
+    again = Ledger(tmp_path / "ledger.sqlite")
+    assert (again.account("wrkspc_2"), again.account("wrkspc_1")) == (second, first)
+    assert again.account_name(first) == "wrkspc_1"
+
+
+def test_a_job_that_is_added_again_keeps_its_state(ledger):
+    add_job(ledger)
+    ledger.move_job("job_a", ("planning",), state="in_progress")
+    assert add_job(ledger).state == "in_progress"
+
+
+def test_a_job_moves_only_from_the_states_that_were_expected(ledger):
+    add_job(ledger)
+    assert not ledger.move_job("job_a", ("in_progress", "blocked"), state="ended")
+    assert ledger.job("job_a").state == "planning"
+    assert ledger.move_job("job_a", ("planning",), state="in_progress")
+    assert not ledger.move_job("job_a", ("planning",), state="in_progress")
+
+
+def test_a_job_that_nobody_added_is_none_and_cannot_move(ledger):
+    assert ledger.job("job_z") is None
+    assert not ledger.move_job("job_z", ("planning",), state="ended")
+    assert not ledger.lease_job("job_z", owner=ME)
+
+
+# Claims
+
+
+def test_a_request_is_claimed_once_and_who_loses_learns_where(ledger):
+    mine, theirs = add_job(ledger, "job_a"), add_job(ledger, "job_b")
+    first = add_shard(ledger, mine, 1, 2, 3)
+    won = ledger.add_shard(theirs, members(2, 4, 3, 5))
+    assert won.rows.tolist() == [4, 5]
+    (second,) = ledger.own_shards("job_b")
+    assert claimants(ledger, mine, 2, 3, 4, 5) == [
+        (first.shard, 1),
+        (first.shard, 2),
+        (second.shard, 0),
+        (second.shard, 1),
+    ]
+    assert second.requests == len(ledger.members(second.shard)) == 2
+
+
+def test_a_shard_that_wins_nothing_is_none(ledger):
+    add_shard(ledger, add_job(ledger, "job_a"), 1, 2)
+    assert not ledger.add_shard(add_job(ledger, "job_b"), members(2, 1))
+    assert ledger.own_shards("job_b") == []
+    assert ledger.awaited_shards("job_b") == []
+
+
+def test_accounts_do_not_share_claims(ledger):
+    add_shard(ledger, add_job(ledger, "job_a"), 1, 2)
+    theirs = add_job(ledger, "job_b", account="another")
+    assert ledger.add_shard(theirs, members(1, 2)).rows.tolist() == [1, 2]
+
+
+def test_a_request_without_an_answer_is_taken_over_and_leaves_the_tally(ledger):
+    job = add_job(ledger)
+    first = add_shard(ledger, job, 1, 2, 3)
+    ledger.fail(first, members(1, 2, 3), {1: "expired"})
+    ledger.move(first.shard, ("planned",), state="collected", succeeded=2, expired=1)
+    assert ledger.add_shard(job, members(1, 2)).rows.tolist() == [2]
+    second = ledger.own_shards(job.job_id)[-1]
+    assert claimants(ledger, job, 1, 2, 3) == [(first.shard, 0), (second.shard, 0), (first.shard, 2)]
+    assert ledger.shard(first.shard).expired == 0
+
+
+@given(st.lists(st.lists(st.integers(0, 30), unique=True), max_size=6))
+def test_however_tables_overlap_every_request_has_one_claim_at_its_place(tmp_path_factory, tables):
+    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite")
+    for number, rows in enumerate(filter(None, tables)):
+        ledger.add_shard(add_job(ledger, f"job_{number}"), members(*sorted(rows)))
+    for row in {row for rows in tables for row in rows}:
+        account = ledger.account("sandbox")
+        ((address, claim),) = ledger.claims(account, members(row).split()).items()
+        assert ledger.members(claim.shard).address(claim.position) == address
+    shards = ledger.shards(ledger.account("sandbox"), ("planned",))
+    assert sum(shard.requests for shard in shards) == len({row for rows in tables for row in rows})
+
+
+# Shards
+
+
+def test_a_shard_moves_once_however_many_try(ledger, tmp_path):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    others = [Ledger(tmp_path / "ledger.sqlite") for _ in range(3)]
+    assert [other.move(shard.shard, ("planned",), state="uploading") for other in others] == [True, False, False]
+
+
+def test_a_shard_of_another_owner_does_not_move(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    assert ledger.lease(shard, owner=ME, to="uploading")
+    assert not ledger.move(shard.shard, ("uploading",), owned_by=SOMEONE, state="submitting")
+    assert ledger.move(shard.shard, ("uploading",), owned_by=ME, state="submitting")
+
+
+def test_a_batch_belongs_to_one_shard(ledger):
+    job = add_job(ledger)
+    first, second = add_shard(ledger, job, 1), add_shard(ledger, job, 2)
+    ledger.move(first.shard, ("planned",), batch_id="msgbatch_1")
+    with pytest.raises(StoreError, match="UNIQUE"):
+        ledger.move(second.shard, ("planned",), batch_id="msgbatch_1")
+    assert ledger.batch_ids() == {"msgbatch_1"}
+
+
+def test_a_doubtful_shard_that_was_sent_anew_does_not_move_by_an_old_look(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    ledger.move(shard.shard, ("planned",), state="submitting", submitting_at=1.0)
+    old = ledger.shard(shard.shard)
+    ledger.move(shard.shard, ("submitting",), submitting_at=2.0)
+    assert not ledger.move_doubtful(old, state="planned")
+    assert ledger.move_doubtful(ledger.shard(shard.shard), state="planned")
+    assert not ledger.move_doubtful(replace(old, shard=99), state="planned")
+
+
+def test_rows_that_are_asked_again_move_with_their_claims_and_waiters(ledger):
+    job, other = add_job(ledger, "job_a"), add_job(ledger, "job_b")
+    shard = add_shard(ledger, job, 1, 2, 3, 4)
+    ledger.wait_for(other.job_id, [shard.shard])
+    retry = ledger.split_off(shard, ledger.members(shard.shard), [1, 3], attempt=2)
+    assert claimants(ledger, job, 1, 2, 3, 4) == [(shard.shard, 0), (retry, 0), (shard.shard, 2), (retry, 1)]
+    assert ledger.members(retry).rows.tolist() == [2, 4]
+    assert (ledger.shard(retry).attempt, ledger.shard(retry).state) == (2, "planned")
+    assert {waiting.job_id for waiting in ledger.waiting_jobs(retry)} == {"job_a", "job_b"}
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_halves_hold_what_the_whole_held(ledger, count):
+    job = add_job(ledger)
+    shard = add_shard(ledger, job, *range(count))
+    ledger.split(shard)
+    low, high = ledger.own_shards(job.job_id)
+    assert low.requests + high.requests == count
+    held = [ledger.members(half.shard).rows.tolist() for half in (low, high)]
+    assert held[0] + held[1] == list(range(count))
+    places = [
+        (half.shard, position) for half, rows in zip((low, high), held, strict=True) for position in range(len(rows))
+    ]
+    assert claimants(ledger, job, *range(count)) == places
+    assert len(ledger.awaited_shards(job.job_id)) == 2
+
+
+def test_a_shard_that_is_on_its_way_is_not_halved(ledger):
+    job = add_job(ledger)
+    shard = add_shard(ledger, job, 1, 2)
+    ledger.lease(shard, owner=SOMEONE, to="uploading")
+    ledger.split(shard)
+    assert [shard.requests for shard in ledger.own_shards(job.job_id)] == [2]
+
+
+def test_a_planned_shard_is_removed_with_its_claims(ledger):
+    job = add_job(ledger)
+    shard = add_shard(ledger, job, 1, 2)
+    ledger.move_job(job.job_id, ("planning",), state="canceling")
+    assert ledger.remove_shard(shard)
+    assert not ledger.remove_shard(shard)
+    assert claimants(ledger, job, 1, 2) == [None, None]
+    assert ledger.awaited_shards(job.job_id) == []
+    assert not ledger.lease(shard, owner=ME, to="uploading")
+
+
+def test_a_shard_that_a_job_wants_or_that_left_is_not_removed(ledger):
+    job = add_job(ledger)
+    shard = add_shard(ledger, job, 1)
+    assert not ledger.remove_shard(shard)
+    ledger.move_job(job.job_id, ("planning",), state="canceling")
+    ledger.lease(shard, owner=ME, to="uploading")
+    assert not ledger.remove_shard(shard)
+    assert claimants(ledger, job, 1) == [(shard.shard, 0)]
+
+
+def test_the_queue_counts_what_was_sent_and_has_not_ended(ledger):
+    job = add_job(ledger)
+    states = ("planned", "uploading", "submitting", "in_progress", "canceling", "ended", "collected")
+    for number, state in enumerate(states):
+        shard = add_shard(ledger, job, *range(10 * number, 10 * number + 2))
+        ledger.move(shard.shard, ("planned",), state=state)
+    assert ledger.queued_requests(job.account) == 8
+    assert ledger.queued_requests(ledger.account("another")) == 0
+
+
+# Leases
+
+
+def test_a_lease_is_one_owners(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    assert ledger.lease(shard, owner=ME, to="uploading")
+    leased = ledger.shard(shard.shard)
+    assert not ledger.lease(leased, owner=SOMEONE, to="uploading")
+    assert not ledger.is_abandoned(leased)
+    assert not ledger.renew(shard.shard, owner=SOMEONE)
+    assert ledger.renew(shard.shard, owner=ME)
+
+
+def test_a_lease_that_is_over_may_be_taken_and_is_not_renewed_by_its_old_owner(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    ledger.lease(shard, owner=ME, to="uploading")
+    ledger.move(shard.shard, ("uploading",), lease_until=ledger.now() - 1)
+    assert ledger.lease(ledger.shard(shard.shard), owner=SOMEONE, to="uploading")
+    assert not ledger.renew(shard.shard, owner=ME)
+
+
+def test_a_shard_that_moved_on_is_not_leased_by_an_old_look(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    ledger.move(shard.shard, ("planned",), state="in_progress")
+    assert not ledger.lease(shard, owner=ME, to="uploading")
+
+
+@pytest.mark.parametrize("change", [{"refusals": 1, "not_before": 9e9}, {"requests": 1}])
+def test_a_shard_that_was_refused_or_halved_is_not_leased_by_an_old_look(ledger, change):
+    shard = add_shard(ledger, add_job(ledger), 1, 2)
+    ledger.move(shard.shard, ("planned",), **change)
+    assert not ledger.lease(shard, owner=ME, to="uploading")
+    assert ledger.lease(ledger.shard(shard.shard), owner=ME, to="uploading")
+
+
+def test_planning_is_one_owners_and_is_not_renewed_once_it_was_taken_over(ledger):
+    add_job(ledger)
+    assert ledger.lease_job("job_a", owner=ME)
+    assert not ledger.lease_job("job_a", owner=SOMEONE)
+    ledger.move_job("job_a", ("planning",), lease_until=ledger.now() - 1)
+    assert ledger.lease_job("job_a", owner=SOMEONE)
+    assert not ledger.renew_job("job_a", owner=ME)
+    assert ledger.renew_job("job_a", owner=SOMEONE)
+    assert ledger.job("job_a").owner == SOMEONE
+
+
+def test_a_dead_owner_of_this_host_is_replaced_at_once(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    ledger.lease(shard, owner=dead_owner(), to="uploading")
+    assert ledger.is_abandoned(ledger.shard(shard.shard))
+    assert ledger.lease(ledger.shard(shard.shard), owner=ME, to="uploading")
+
+
+def test_an_owner_of_another_host_lives_until_its_lease_is_over(ledger):
+    elsewhere = " ".join(["another-host", *dead_owner().split(" ")[1:]])
+    assert not is_dead(elsewhere)
+    shard = add_shard(ledger, add_job(ledger), 1)
+    ledger.lease(shard, owner=elsewhere, to="uploading")
+    assert not ledger.is_abandoned(ledger.shard(shard.shard))
+
+
+def test_a_process_with_the_number_of_a_dead_owner_is_not_that_owner():
+    host, pid, start, nonce = ME.split(" ")
+    assert not is_dead(ME)
+    assert is_dead(f"{host} {pid} {int(start) - 1} {nonce}")
+
+
+def test_a_killed_process_is_dead_before_anybody_asked_how_it_ended():
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    host, _, _, nonce = ME.split(" ")
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert is_dead(f"{host} {child} {_start_time(child)} {nonce}")
+    os.waitpid(child, 0)
+
+
+# Transactions and versions
+
+
+def test_a_transaction_in_another_is_a_part_of_it(ledger):
+    job = add_job(ledger)
+
+    def fail_after_writing():
+        with ledger.transaction():
+            add_shard(ledger, job, 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_after_writing()
+    assert ledger.own_shards(job.job_id) == []
+    assert claimants(ledger, job, 1) == [None]
+    assert add_shard(ledger, job, 1).requests == 1
+
+
+def test_a_store_of_a_newer_version_is_refused_with_the_way_out(ledger, tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION + 1),))
+    connection.close()
+    with pytest.raises(StoreError, match=f"newer claude-pipeline.*schema {SCHEMA_VERSION + 1}.*Upgrade"):
+        Ledger(path)
+    assert ledger.jobs() == []
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    path.write_text("not a database, but long enough to look at" * 50)
+    with pytest.raises(StoreError, match="Cannot use the ledger"):
+        Ledger(path)
+
+
+def test_the_clock_is_the_databases(ledger, tmp_path):
+    first = ledger.now()
+    assert first <= Ledger(tmp_path / "ledger.sqlite").now()
+    assert first > 1_700_000_000
