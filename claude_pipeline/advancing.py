@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
 import pyarrow.parquet as pq
 
 from claude_pipeline.batches import Batch, BatchesApi, is_passing
@@ -123,18 +122,12 @@ class Advance:
         return None
 
     def _observe(self, shard: Shard, batch: Batch) -> None:
-        move = self.store.ledger.move
+        ledger = self.store.ledger
         if batch.processing_status == "ended":
-            move(
-                shard.shard,
-                RUNNING,
-                state="ended",
-                results_url=batch.results_url,
-                request_counts=msgspec.json.encode(batch.request_counts).decode(),
-                ended_at=batch.ended_at.timestamp() if batch.ended_at else self.store.ledger.now(),
-            )
+            ended_at = batch.ended_at.timestamp() if batch.ended_at else ledger.now()
+            ledger.move(shard.shard, RUNNING, state="ended", ended_at=ended_at)
         elif batch.processing_status != shard.state:
-            move(shard.shard, RUNNING, state=batch.processing_status)
+            ledger.move(shard.shard, RUNNING, state=batch.processing_status)
 
     def _cancel(self, job: JobRecord) -> None:
         """Carry out the wish: planned shards go, running ones are canceled, what another job waits for stays."""

@@ -4,6 +4,7 @@ Requests go out as bytes and results come in as large chunks; what lies between 
 """
 
 import ipaddress
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PATH = "/v1/messages/batches"
 CHUNK_BYTES = 1 << 20
 _PAGE = 1000
+_FIRST_PAUSES = (0.5, 1.0)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -79,7 +81,10 @@ def make_client(base_url: str | None = None, *, api_key: str | None = None) -> "
 
 
 class BatchesApi:
-    """The calls that a job needs. GETs are retried by the SDK as usual; a create never is."""
+    """The calls that a job needs, each made once: what failed and may pass is due again at the next advance.
+
+    The SDK's own retries obey `retry-after` without a bound, which would hold up a sensor for hours.
+    """
 
     def __init__(self, client: "Anthropic") -> None:
         for name in ("Bedrock", "Vertex", "Foundry"):
@@ -92,10 +97,21 @@ class BatchesApi:
 
         It is the workspace, else the organization, else the origin of the base URL.
         """
-        headers = self._get(PATH, params={"limit": 1}).headers
+        headers = self._first_answer().headers
         named = headers.get("anthropic-workspace-id") or headers.get("anthropic-organization-id")
         url = urlsplit(str(self._client.base_url))
         return str(named or f"{url.scheme}://{url.hostname}:{url.port or {'http': 80, 'https': 443}[url.scheme]}")
+
+    def _first_answer(self) -> "httpx2.Response":
+        """Ask thrice: nobody has anything yet that a next advance could go on with."""
+        for seconds in _FIRST_PAUSES:
+            try:
+                return self._get(PATH, params={"limit": 1})
+            except ApiError as error:
+                if not is_passing(error):
+                    raise
+                time.sleep(seconds)
+        return self._get(PATH, params={"limit": 1})
 
     def newest_batch_id(self) -> str | None:
         """Return the id of the newest batch of the workspace."""
@@ -139,7 +155,7 @@ class BatchesApi:
 
         headers = {"Content-Type": "application/json", "Content-Length": str(size)}
         try:
-            answer = self._call("post", PATH, content=body, max_retries=0, follow_redirects=False, headers=headers)
+            answer = self._call("post", PATH, content=body, follow_redirects=False, headers=headers)
             return msgspec.json.decode(answer.content, type=Batch)
         except ApiError as error:
             if isinstance(error.__cause__, anthropic.APIStatusError):
@@ -189,7 +205,9 @@ class BatchesApi:
         body: dict[str, Any] = {} if method == "get" else {"content": content}
         try:
             call: Any = getattr(self._client, method)
-            answer: httpx2.Response = call(path, cast_to=httpx2.Response, options=options, stream=stream, **body)
+            answer: httpx2.Response = call(
+                path, cast_to=httpx2.Response, options=options | {"max_retries": 0}, stream=stream, **body
+            )
         except anthropic.APIStatusError as error:
             raise ApiError(f"The API answered {error.status_code}: {_words(error)}") from error
         except anthropic.APIConnectionError as error:

@@ -44,7 +44,7 @@ def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner:
     members = ledger.members(shard.shard)
     try:
         with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
-            outcome = _write_results(store, batch, members, file, _fetch(api, batch, members, file))
+            outcome = _fetch(store, api, batch, members, file)
             _record(store, shard, members, outcome, owner=owner)
     except ResultsError as error:
         reason = f"Batch {shard.batch_id}: {error} `resume` fetches them again."
@@ -54,14 +54,14 @@ def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner:
         ledger.move(shard.shard, ENDED, owned_by=owner, owner=None)
 
 
-def _fetch(api: BatchesApi, batch: Batch, members: Members, file: BinaryIO) -> Spool:
+def _fetch(store: Store, api: BatchesApi, batch: Batch, members: Members, file: BinaryIO) -> "_Outcome":
     error = ResultsError("Nothing was fetched.")
     for _ in range(_FETCHES):
         file.seek(0)
         file.truncate()
         with api.results(batch.id, batch.results_url) as chunks:
             try:
-                return spool_lines(chunks, members, file)
+                return _write_results(store, batch, members, file, spool_lines(chunks, members, file))
             except ResultsError as found:
                 error = found
     raise error

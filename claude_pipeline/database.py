@@ -57,8 +57,6 @@ CREATE TABLE shards (
     newest_batch_id TEXT,
     submitting_at DOUBLE PRECISION,
     batch_id TEXT UNIQUE,
-    results_url TEXT,
-    request_counts TEXT,
     cancel_wanted INTEGER NOT NULL DEFAULT 0,
     created_at DOUBLE PRECISION,
     ended_at DOUBLE PRECISION,

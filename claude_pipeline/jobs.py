@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from claude_pipeline.advancing import Advance
-from claude_pipeline.batches import BatchesApi, make_client
+from claude_pipeline.batches import BatchesApi, is_passing, make_client
+from claude_pipeline.cards import card
 from claude_pipeline.display import one_line
 from claude_pipeline.errors import (
     AccountError,
+    ApiError,
     JobBlockedError,
     UnknownJobError,
     WaitTimeoutError,
@@ -21,6 +23,7 @@ from claude_pipeline.errors import (
 from claude_pipeline.leases import new_owner
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings
+from claude_pipeline.progress import showing
 from claude_pipeline.records import OPEN_JOBS, PLANNED, JobRecord
 from claude_pipeline.reports import report
 from claude_pipeline.status import Status
@@ -70,6 +73,9 @@ class Job:
     def __repr__(self) -> str:
         return f"<Job {one_line(self.status())}>"
 
+    def _repr_html_(self) -> str:
+        return card(self.status())
+
     @property
     def _record(self) -> JobRecord:
         record = self._store.ledger.job(self.job_id)
@@ -114,23 +120,25 @@ class Job:
     ) -> "Job":
         """Advance until the job has ended; sleep `poll_interval` seconds in between.
 
+        `on_status` is given each status. Without it a notebook shows a progress bar.
+
         Raises:
             WaitTimeoutError: It has not ended after `timeout` seconds; its batches run on.
             JobBlockedError: It goes on only after its user has mended something.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            status = self.advance()
-            if on_status:
-                on_status(status)
-            if status.state == "ended":
-                return self
-            if status.state == "blocked":
-                raise JobBlockedError(self.job_id, reason=status.reason or "")
-            left = poll_interval if deadline is None else deadline - time.monotonic()
-            if deadline is not None and left <= 0:
-                raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
-            time.sleep(min(poll_interval, left))
+        with showing(on_status) as show:
+            while True:
+                status = self.advance()
+                show(status)
+                if status.state == "ended":
+                    return self
+                if status.state == "blocked":
+                    raise JobBlockedError(self.job_id, reason=status.reason or "")
+                left = poll_interval if deadline is None else deadline - time.monotonic()
+                if deadline is not None and left <= 0:
+                    raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
+                time.sleep(min(poll_interval, left))
 
     def status(self) -> Status:
         """Say where the job stands, from the ledger alone."""
@@ -210,7 +218,7 @@ def poll(*, store: StorePath = None, base_url: str | None = None, client: "Anthr
     """Ask the API how the running batches of a store stand, with list calls alone; return how its open jobs do.
 
     Raises:
-        ApiError: The API could not be reached, or refuses the credentials.
+        ApiError: The API refuses the credentials; what is passing stands in the `reason` of a status instead.
     """
     return _over_open_jobs(Advance.poll, store, base_url, client)
 
@@ -223,14 +231,22 @@ def _over_open_jobs(
         return []
     jobs = opened.ledger.jobs(OPEN_JOBS)
     places = {job.job_id: base_url or Settings.of(job).base_url for job in jobs}
-    notes: dict[str | None, list[str]] = {}
-    for place in set(places.values()):
-        session = Session.start(opened, client or make_client(place))
-        taken = Advance(opened, session.api, session.account, session.owner)
-        step(taken)
-        notes[place] = taken.notes
+    notes = {place: _step_at(step, opened, client or make_client(place)) for place in set(places.values())}
     records = [opened.ledger.job(job_id) for job_id in places]
     return [report(opened, record, notes=notes[places[record.job_id]]) for record in records if record]
+
+
+def _step_at(step: Callable[[Advance], None], store: Store, client: "Anthropic") -> list[str]:
+    """Take a step as one client's account; a server that cannot be reached now keeps no other waiting."""
+    try:
+        session = Session.start(store, client)
+        taken = Advance(store, session.api, session.account, session.owner)
+        step(taken)
+    except ApiError as error:
+        if not is_passing(error):
+            raise
+        return [f"{error} Trying again."]
+    return taken.notes
 
 
 def _existing(path: Path) -> Store | None:

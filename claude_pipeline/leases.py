@@ -8,7 +8,7 @@ import platform
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from claude_pipeline.errors import PipelineError
@@ -43,7 +43,8 @@ def renewed(renew: Callable[[], object]) -> Iterator[None]:
 
     def beat() -> None:
         while not done.wait(RENEW_SECONDS):
-            renew()
+            with suppress(PipelineError):  # a full disk or a locked ledger now; the next beat may come in time
+                renew()
 
     thread = threading.Thread(target=beat, name="claude-pipeline-lease", daemon=True)
     thread.start()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -106,25 +107,32 @@ def write(store: Store, job: JobRecord, path: str | os.PathLike[str], *, prefix:
     return target
 
 
-def _is_nested(field: pa.Field) -> bool:
-    return bool(pa.types.is_nested(field.type))
+def _has_no_cell(field: pa.Field) -> bool:
+    kind = field.type
+    flat = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary
+    return pa.types.is_nested(kind) or any(is_kind(kind) for is_kind in flat)
 
 
 def _flat_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_type(pa.large_string()) if _is_nested(field) else field for field in schema])
+    return pa.schema([field.with_type(pa.large_string()) if _has_no_cell(field) else field for field in schema])
 
 
 def _flatten(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Write lists and structs as JSON text, since a CSV has no cells for them."""
+    """Write lists and structs as JSON and bytes as base64, since a CSV has no cells for them."""
     columns = [
-        _as_json(column) if _is_nested(field) else column
+        make_array([_to_cell(value) for value in column.to_pylist()], pa.large_string())
+        if _has_no_cell(field)
+        else column
         for column, field in zip(batch.columns, batch.schema, strict=True)
     ]
     return pa.record_batch(columns, schema=schema)
 
 
-def _as_json(column: pa.Array) -> pa.Array:
-    values = [
-        None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in column.to_pylist()
-    ]
-    return make_array(values, pa.large_string())
+def _to_cell(value: object) -> str | None:
+    if value is None or isinstance(value, bytes):
+        return None if value is None else _plain(value)
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> str:
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)

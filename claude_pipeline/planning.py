@@ -167,10 +167,12 @@ class _Planner:
         self._notes.add(row, None, Unsendable(why.error_type, message))
 
     def _name(self, row: int) -> str:
-        if self._id_column is None:
-            return f"Row {row + 1:,}"
-        value = self._batch.column(self._id_column)[row - self._first].as_py()
-        return f"Row {row + 1:,} ({self._id_column} {value!r})"
+        number = f"Row {row + 1:,}"
+        if self._id_column is not None:
+            with suppress(UnicodeDecodeError):
+                value = self._batch.column(self._id_column)[row - self._first].as_py()
+                return f"{number} ({self._id_column} {value!r})"
+        return number
 
     def _leave(self, row: int, address: bytes, count: str) -> None:
         self.counts[count] += 1

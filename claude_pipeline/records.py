@@ -80,8 +80,6 @@ class Shard:
     newest_batch_id: str | None
     submitting_at: float | None
     batch_id: str | None
-    results_url: str | None
-    request_counts: str | None
     cancel_wanted: int
     created_at: float | None
     ended_at: float | None

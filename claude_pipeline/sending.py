@@ -18,7 +18,6 @@ from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, renewed
 from claude_pipeline.planning import Settings, has_room
 from claude_pipeline.prompts import Request
 from claude_pipeline.records import (
-    IN_PROGRESS,
     SUBMITTING,
     UPLOADING,
     WANTING_JOBS,
@@ -109,9 +108,15 @@ def shard_requests(store: Store, shard: Shard, members: Members) -> Iterator[Req
     expected = iter(members.split())
     for first, batch in read_batches(store.input_path(shard.job_id), set(form.template.fields), between=between):
         for request in form.render(_pick(batch, first, members)):
-            if not isinstance(request, Request) or request.address != next(expected):
-                raise StoreError(f"{store.input_path(shard.job_id)} was changed after it was planned. Submit anew.")
+            if not isinstance(request, Request) or request.address != next(expected, None):
+                raise _changed_input(store, shard)
             yield request
+    if next(expected, None) is not None:
+        raise _changed_input(store, shard)
+
+
+def _changed_input(store: Store, shard: Shard) -> StoreError:
+    return StoreError(f"{store.input_path(shard.job_id)} was changed after it was planned. Submit anew.")
 
 
 def _pick(batch: pa.RecordBatch, first: int, members: Members) -> pa.RecordBatch:
@@ -162,7 +167,7 @@ def _give_back(store: Store, shard: Shard, *, owner: str, **changes: object) -> 
 def block_jobs(store: Store, shard: Shard, reason: str) -> None:
     """Stop every open job that waits for a shard until its user has mended something and calls resume."""
     for job in store.ledger.waiting_jobs(shard.shard, WANTING_JOBS):
-        store.ledger.move_job(job.job_id, IN_PROGRESS, state="blocked", reason=reason)
+        store.ledger.move_job(job.job_id, WANTING_JOBS, state="blocked", reason=reason)
 
 
 def settle(store: Store, api: BatchesApi, shard: Shard) -> None:

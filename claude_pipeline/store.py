@@ -9,6 +9,7 @@
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from claude_pipeline.errors import StoreError
 from claude_pipeline.files import cannot_write, replacing
 from claude_pipeline.ledger import Ledger
 
@@ -25,6 +27,7 @@ FOLDER = ".claude_pipeline"
 READ_BYTES = 8_000_000
 _MAX_READ_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20
+_LEFT_BEHIND_SECONDS = 2 * 24 * 3600
 
 
 class Store:
@@ -53,7 +56,10 @@ class Store:
         return self.path / "results" / f"{batch_id}.parquet"
 
     def new_input_path(self) -> Path:
-        """Return a new name for an input whose job is still to be found."""
+        """Return a new name for an input whose job is still to be found; what was left behind days ago goes."""
+        for left in (self.path / "spool").glob("*.parquet"):
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                left.unlink(missing_ok=True)
         return self.path / "spool" / f"{secrets.token_hex(8)}.parquet"
 
     def keep_input(self, path: Path, job_id: str) -> None:
@@ -87,8 +93,15 @@ def find_store(path: str | os.PathLike[str] | None) -> Path:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file so that reading it in batches stays small in memory."""
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
+    """Open a Parquet file of the store so that reading it in batches stays small in memory.
+
+    Raises:
+        StoreError: It is there no more.
+    """
+    try:
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} is missing from the store. Bring it back from a backup, or submit anew.") from error
 
 
 def row_bytes(file: pq.ParquetFile, columns: set[str] | None = None) -> int:

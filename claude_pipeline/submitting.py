@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -106,6 +107,8 @@ def submit(
     check_unicode("name", name or "")
     check_unicode("prefix", prefix)
     text = _one_template(prompt_column, template, template_file)
+    place = base_url or (str(client.base_url) if client else None)
+    _check_base_url(place)
     client = client or make_client(base_url)
     opened = Store(find_store(store))
     taken = snapshot(source, opened.new_input_path(), limit=limit)
@@ -114,7 +117,7 @@ def submit(
         parsed = _parse(taken, prompt_column, text)
         form = build_form(parsed, model=model, max_tokens=max_tokens, system=system, params=params, salt=salt)
         _check_id_column(taken, id_column)
-        settings = Settings(taken.label, form, model, id_column, prefix, base_url, limits)
+        settings = Settings(taken.label, form, model, id_column, prefix, place, limits)
         session = Session.start(opened, client)
         job_id = _job_id(opened.ledger.account_name(session.account), name, taken.digest, settings)
         opened.keep_input(taken.path, job_id)
@@ -133,6 +136,11 @@ def _check_limits(limits: Limits) -> None:
     for name in ("max_queued_requests", "max_attempts"):
         if getattr(limits, name) < 1:
             raise InputError(f"{name} is {getattr(limits, name):,}. It must be at least 1.")
+
+
+def _check_base_url(base_url: str | None) -> None:
+    if base_url is not None and urlsplit(base_url).password is not None:
+        raise InputError("The base URL holds a password, which the store would keep. Set ANTHROPIC_BASE_URL instead.")
 
 
 def _one_template(

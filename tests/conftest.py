@@ -5,7 +5,6 @@ import os
 import pyarrow as pa
 import pytest
 from anthropic import Anthropic
-
 from hypothesis import settings
 
 import claude_pipeline as cp

@@ -7,6 +7,10 @@ import sys
 import traceback
 from typing import Any, Self
 
+import claude_pipeline as cp
+from claude_pipeline import leases, ledger, sending
+from claude_pipeline.batches import make_client
+
 GRACE_SECONDS = 2.0
 
 
@@ -43,9 +47,6 @@ def run(
     **settings: Any,
 ) -> None:
     """Submit a table, wait for it and write it."""
-    import claude_pipeline as cp
-    from claude_pipeline import leases, ledger, sending
-
     sending.GRACE_SECONDS = GRACE_SECONDS
     leases.LEASE_SECONDS = ledger.LEASE_SECONDS = sending.LEASE_SECONDS = lease
     leases.RENEW_SECONDS = lease / 4
@@ -63,23 +64,24 @@ def _fork(work: dict[str, Any]) -> int:
     try:
         run(**work)
         os._exit(0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001  a fork must never go on as its parent
         traceback.print_exc()
         os._exit(1)
 
 
-def _main() -> None:
-    import claude_pipeline.collecting
-    import claude_pipeline.submitting
-    from claude_pipeline.batches import make_client
+def _reply(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
 
-    make_client("http://127.0.0.1:1")
+
+def _main() -> None:
+    make_client("http://127.0.0.1:1")  # loads the SDK, which takes longest
     for line in sys.stdin:
         match json.loads(line):
             case {"start": work}:
-                print(_fork(work), flush=True)
+                _reply(_fork(work))
             case {"join": pid}:
-                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+                _reply(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 if __name__ == "__main__":

@@ -108,6 +108,19 @@ def test_text_that_is_not_unicode_in_a_parquet_file_is_marked_and_the_others_go(
     assert (sandbox.usage()["requests_accepted"], job.status().invalid) == (2, 2)
 
 
+def test_a_row_whose_id_is_not_unicode_is_named_by_its_number(ask, tmp_path):
+    broken = pa.array([b"one", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"id": broken, "text": broken}), tmp_path / "a.parquet")
+    job = ask(str(tmp_path / "a.parquet"), id_column="id").wait(poll_interval=0)
+    assert job.to_arrow()["error_message"][1].as_py().startswith("Row 2: ")
+
+
+def test_a_row_that_is_marked_is_named_by_its_id(ask):
+    table = pa.table({"id": ["one", "two"], "text": ["x", "." * 5_000]})
+    job = ask(table, id_column="id", max_batch_bytes=4_000)
+    assert job.to_arrow()["error_message"][1].as_py().startswith("Row 2 (id 'two'): The request has 5,")
+
+
 # The columns
 
 

@@ -171,7 +171,7 @@ def test_a_server_that_is_not_there_is_doubtful_only_after_the_last_chunk(comple
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     api = BatchesApi(anthropic.Anthropic(api_key=KEY, base_url=f"http://127.0.0.1:{port}"))
-    with pytest.raises(CreateRefusedError, match="127.0.0.1 could not be reached") as refused:
+    with pytest.raises(CreateRefusedError, match=r"127\.0\.0\.1 could not be reached") as refused:
         create(api, complete=complete)
     assert refused.value.then == then
 
@@ -213,8 +213,7 @@ def test_the_intent_comes_before_the_last_chunk_and_after_all_others(size):
     content = bytes(index % 251 for index in range(1009)) * (size // 1009 + 1)
     steps = []
     chunks = []
-    for chunk in body_chunks(io.BytesIO(content[:size]), before_last=lambda: steps.append(len(chunks))):
-        chunks.append(chunk)
+    chunks.extend(body_chunks(io.BytesIO(content[:size]), before_last=lambda: steps.append(len(chunks))))
     assert b"".join(chunks) == content[:size]
     assert steps == [len(chunks) - 1]
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import claude_pipeline as cp
+
 SLOW = ("anthropic", "pandas", "dagster", "pyarrow", "starlette", "uvicorn", "rich", "genai_prices", "numpy")
 
 LIFE = """
@@ -13,8 +15,8 @@ import sys
 import claude_pipeline as cp
 
 folder, base_url = sys.argv[1:]
-job = cp.submit(f"{folder}/prompts.csv", template="{id}: {text}", model="claude-haiku-4-5", max_tokens=9, id_column="id",
-                store=f"{folder}/store", base_url=base_url, max_batch_requests=2)
+job = cp.submit(f"{folder}/prompts.csv", template="{id}: {text}", model="claude-haiku-4-5", max_tokens=9,
+                id_column="id", store=f"{folder}/store", base_url=base_url, max_batch_requests=2)
 job.wait(poll_interval=0)
 print(job.write(f"{folder}/answers.csv"), job.write(f"{folder}/answers.parquet"), job)
 """
@@ -49,5 +51,5 @@ def test_every_public_name_is_there():
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():
-    code = "import claude_pipeline as cp\ntry:\n    cp.sumbit\nexcept AttributeError as error:\n    assert 'sumbit' in str(error)"
-    modules_after(code)
+    with pytest.raises(AttributeError, match="module 'claude_pipeline' has no attribute 'sumbit'"):
+        _ = cp.sumbit

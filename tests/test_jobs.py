@@ -411,11 +411,7 @@ def test_resume_asks_again_what_has_no_answer_with_fresh_attempts(store):
         job.resume()
         assert end(job).to_arrow()["result_type"].to_pylist() == ["succeeded"]
         assert job.status().unanswered == 0
-        assert sum(vars_of(job.status().counts)) == job.status().requests == 1
-
-
-def vars_of(counts):
-    return [getattr(counts, name) for name in counts.__slots__]
+        assert job.status().counts == cp.RequestCounts(succeeded=1)
 
 
 def test_resume_of_a_job_that_is_answered_changes_nothing(ask, sandbox):
@@ -563,6 +559,19 @@ def test_advance_moves_every_open_job_of_a_store(slow, store):
     assert cp.advance(store=store, base_url=sandbox.url) == []
 
 
+def test_advance_passes_over_a_server_that_is_gone(slow, store):
+    sandbox, _ = slow
+    with cp.Sandbox(batch_seconds=HOUR) as gone:
+        options = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 9, "store": store}
+        lost = cp.submit(pa.table({"text": ["x"]}), base_url=gone.url, **options)
+    job = cp.submit(pa.table({"text": ["y"]}), base_url=sandbox.url, **options)
+    sandbox.advance_clock(HOUR)
+    statuses = {status.job_id: status for status in cp.advance(store=store)}
+    assert statuses[job.job_id].state == "ended"
+    assert statuses[lost.job_id].state == "in_progress"
+    assert "could not be reached" in statuses[lost.job_id].reason
+
+
 def test_poll_sees_that_batches_ended_and_transfers_nothing(slow, store):
     sandbox, ask = slow
     job = ask(["a"])
@@ -590,7 +599,7 @@ def test_wait_tells_how_the_job_stands(ask):
 def test_an_api_that_is_down_for_a_moment_is_told_and_changes_nothing(slow):
     sandbox, ask = slow
     job = ask(["a"])
-    sandbox.fail_next("list", 500, times=3)
+    sandbox.fail_next("list", 500)
     status = job.advance()
     assert (status.state, "500" in status.reason) == ("in_progress", True)
     assert job.advance().reason is None
@@ -672,9 +681,9 @@ except cp.StoreError as error:
 """
 
 
-@pytest.mark.parametrize("largest_file", [1_000, 600_000])
+@pytest.mark.parametrize("largest_file", [1_000, 300_000])
 def test_a_disk_that_was_full_leaves_a_store_where_the_same_submit_goes_on(ask, sandbox, store, tmp_path, largest_file):
-    texts = [f"row {number}" for number in range(20_000)]
+    texts = [f"row {number}" for number in range(10_000)]
     file = tmp_path / "table.csv"
     pa.csv.write_csv(pa.table({"text": texts}), file)
     words = [sys.executable, "-W", "error", "-c", SUBMIT, file, store, sandbox.url, str(largest_file)]
@@ -682,7 +691,7 @@ def test_a_disk_that_was_full_leaves_a_store_where_the_same_submit_goes_on(ask, 
     assert cut_off.stderr == ""
     assert "run the same command again" in cut_off.stdout
     job = end(ask(file, max_batch_requests=2_000))
-    assert (job.status().state, job.status().unanswered, job.status().requests) == ("ended", 0, 20_000)
+    assert (job.status().state, job.status().unanswered, job.status().requests) == ("ended", 0, 10_000)
     assert len(cp.list_jobs(store=store)) == 1
-    assert sandbox.usage()["requests_accepted"] == 20_000
+    assert sandbox.usage()["requests_accepted"] == 10_000
     assert job.to_arrow()["response"].to_pylist() == texts

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import astuple
 from uuid import uuid4
 
 import pyarrow as pa
@@ -100,6 +101,7 @@ def test_every_row_comes_back_once_in_order_with_its_answer_and_is_paid_for_once
     for job, prompts in zip(jobs, tables, strict=True):
         status = job.status()
         assert status.rows == sum((status.skipped, status.invalid, status.duplicates, status.reused, status.requests))
+        assert status.requests == sum(astuple(status.counts))
         assert status.unanswered == sum(expected(prompt)[2] not in {None, "missing_prompt"} for prompt in prompts)
     assert sum(status.cost_usd for status in map(cp.Job.status, jobs)) == pytest.approx(
         sum(sum(table["cost_usd"].drop_null().to_pylist()) for table in joined)
@@ -176,5 +178,5 @@ def test_a_column_named_with_dots_is_no_path(clients, store):
     table = pa.table({"a": ["x"], "a.b": ["fine dots"], "a.b.c": [{"d": 1}]})
     job = submit_to(sandbox, table, prompt_column="a.b", client=client, store=store).wait(poll_interval=0)
     assert job.to_arrow().select(["a", "a.b", "a.b.c"]).equals(table)
-    (received,) = [r for r in sandbox.requests(job.status().batches[0].batch_id)]
+    (received,) = sandbox.requests(job.status().batches[0].batch_id)
     assert prompt_of(json.loads(received.params)) == "fine dots"

@@ -1,17 +1,17 @@
 """The ledger: compare-and-set, claims that are won or lost, leases, and transactions that are all or nothing."""
 
 import os
-import re
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
 from hashlib import blake2b
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_pipeline.database import SCHEMA_VERSION
@@ -63,8 +63,7 @@ def dead_owner():
 
 
 def _start_time(pid):
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[19]
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
 # Accounts and jobs
@@ -140,6 +139,7 @@ def test_a_request_without_an_answer_is_taken_over_and_leaves_the_tally(ledger):
     assert ledger.shard(first.shard).expired == 0
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 30), unique=True), max_size=6))
 def test_however_tables_overlap_every_request_has_one_claim_at_its_place(tmp_path_factory, tables):
     ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite")

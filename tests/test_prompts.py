@@ -286,7 +286,7 @@ def test_a_model_must_be_named(model):
 
 @pytest.mark.parametrize("max_tokens", [0, -1, 1.5, True, "16", None])
 def test_max_tokens_is_a_whole_number(max_tokens):
-    with pytest.raises(InputError, match="max_tokens is .* Give a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"max_tokens is .* Give a whole number of at least 1"):
         form(max_tokens=max_tokens)
 
 

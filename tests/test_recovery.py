@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from meddler import Answer, Meddler
 
@@ -237,7 +238,7 @@ def test_a_body_that_is_too_large_is_halved_until_it_fits(server, folder):
     job = ask(server.url, folder, rows=7)
     job.wait(poll_interval=0)
     assert_all_answered(job)
-    assert sorted(batch.requests for batch in job.status().batches)[-1] < 7
+    assert max(batch.requests for batch in job.status().batches) < 7
     assert_nothing_paid_twice(server)
 
 
@@ -300,6 +301,16 @@ def test_a_batch_behind_an_unreadable_answer_is_adopted(server, folder):
     assert_nothing_paid_twice(server)
 
 
+@pytest.mark.parametrize("changed", [prompts(5), prompts(6)[::-1]], ids=["shorter", "reordered"])
+def test_an_input_that_was_changed_in_the_store_is_not_sent(server, folder, changed):
+    server.fail_next("create", 400)
+    job = ask(server.url, folder)
+    pq.write_table(changed, Store(folder).input_path(job.job_id))
+    with pytest.raises(cp.StoreError, match="was changed after it was planned"):
+        job.resume()
+    assert server.usage()["batches"] == 0
+
+
 # Looking at batches
 
 
@@ -318,7 +329,7 @@ def test_a_list_that_is_none_changes_nothing_and_is_said(slow_server, folder, pa
 
 def test_an_api_that_cannot_be_reached_changes_nothing(slow_server, folder):
     job = ask(slow_server.url, folder)
-    slow_server.fail_next("list", "drop_before", times=3)
+    slow_server.fail_next("list", "drop_before")
     status = job.advance()
     assert status.state == "in_progress"
     assert "could not be reached" in status.reason

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def decode_one(result):
 def test_lines_in_any_order_cut_anywhere_are_decoded_in_the_order_of_the_shard(order, cuts, ending):
     whole = b"".join(line(row, succeeded(text(f"answer {row}\u2028é🙂"))) for row in order).rstrip(b"\n") + ending
     edges = [0, *sorted({cut % len(whole) for cut in cuts}), len(whole)]
-    chunks = [whole[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    chunks = [whole[start:stop] for start, stop in pairwise(edges)]
     with tempfile.TemporaryFile() as file:
         spool = spool_lines(chunks, members(8), file)
         (decoded,) = decode(file, spool, PRICES)
@@ -160,7 +161,12 @@ def test_the_response_is_the_text_blocks_by_type_and_never_by_position(content, 
 
 @pytest.mark.parametrize(
     "content",
-    [[], [text("a"), text("b")], [{"type": "tool_use", "id": "t", "name": "n", "input": {}}], [text("a") | {"citations": [{}]}]],
+    [
+        [],
+        [text("a"), text("b")],
+        [{"type": "tool_use", "id": "t", "name": "n", "input": {}}],
+        [text("a") | {"citations": [{}]}],
+    ],
 )
 def test_a_line_that_is_more_than_one_plain_text_is_kept_whole(content):
     result = succeeded(*content)

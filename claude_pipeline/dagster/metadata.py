@@ -1,5 +1,6 @@
 """What the asset pages say: stable keys, so that numbers plot over time."""
 
+import re
 import socket
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ import claude_pipeline as cp
 JOB_ID, CHANGES = "claude/job_id", "claude/changes"
 _PREVIEW_ROWS, _PREVIEW_COLUMNS = 5, 3
 _PREVIEW_WIDTHS = (60, 40, 30, 20, 10)
+_NAME_WIDTH = 30
 _INLINE_CHARACTERS = 999  # longer Markdown hides behind a dialog
+_MARKUP = re.compile(r"[\\`*\[\]<>|]")  # an answer must not load pictures or move cells
 _ASKED = ("rows", "requests", "duplicates", "reused", "skipped", "invalid")
 
 
@@ -76,11 +79,12 @@ def _preview(file: pq.ParquetFile, prefix: str) -> str:
 
 
 def _markdown(names: list[str], rows: list[dict[str, Any]], width: int) -> str:
-    lines = [names, ["---"] * len(names), *([_cell(row[name], width) for name in names] for row in rows)]
+    header = [_cell(name, _NAME_WIDTH) for name in names]
+    lines = [header, ["---"] * len(names), *([_cell(row[name], width) for name in names] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: object, width: int) -> str:
-    text = f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
-    text = " ".join(text.split()).replace("|", "/")
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+    text = " ".join(text.split())
+    return _MARKUP.sub(r"\\\g<0>", text if len(text) <= width else f"{text[: width - 1]}…")

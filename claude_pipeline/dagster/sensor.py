@@ -13,7 +13,7 @@ from claude_pipeline.dagster.resource import ClaudeResource
 
 FAILED_RUNS = 3
 _OPEN = frozenset({"planning", "in_progress", "canceling"})
-_TICK_SECONDS, _TICK_RETRIES = 10.0, 1  # of a call; Dagster ends a tick after 60 s
+_CALL_SECONDS = 10.0  # Dagster ends a tick after 60 s
 
 automation_sensor = dg.AutomationConditionSensorDefinition(
     "claude_automation",
@@ -35,13 +35,12 @@ def build_batch_sensor(answers: Answers, job: Any, *, minimum_interval_seconds: 
     )
     def batch_sensor(context: dg.SensorEvaluationContext, claude: ClaudeResource) -> dg.SensorResult | dg.SkipReason:
         jobs = _jobs(answers, claude)
-        note = None
         if any(status.state in _OPEN for status in jobs):
-            note = _poll(claude)
-            jobs = _jobs(answers, claude)
+            polled = {status.job_id: status for status in _poll(claude)}
+            jobs = [polled.get(status.job_id, status) for status in _jobs(answers, claude)]
         if not jobs:
             return dg.SkipReason(f"Nothing was submitted yet: materialize {answers.batch_key.to_user_string()}.")
-        return _Tick(context, answers, jobs, note).result()
+        return _Tick(context, answers, jobs).result()
 
     return batch_sensor
 
@@ -51,28 +50,20 @@ def _jobs(answers: Answers, claude: ClaudeResource) -> list["cp.Status"]:
     return [status for status in cp.list_jobs(store=claude.store_path()) if status.name == name]
 
 
-def _poll(claude: ClaudeResource) -> str | None:
-    """Poll, and say what hindered it; an API that cannot be reached is no failure of the tick."""
-    try:
-        client = claude.client().with_options(timeout=_TICK_SECONDS, max_retries=_TICK_RETRIES)
-        cp.poll(store=claude.store_path(), client=client)
-    except cp.ApiError as error:
-        return str(error)
-    return None
+def _poll(claude: ClaudeResource) -> list["cp.Status"]:
+    return cp.poll(store=claude.store_path(), client=claude.client().with_options(timeout=_CALL_SECONDS))
 
 
 class _Tick:
     """What one look at the jobs of an asset leads to. The last job is the one whose answers the asset holds."""
 
-    def __init__(
-        self, context: dg.SensorEvaluationContext, answers: Answers, jobs: Sequence["cp.Status"], note: str | None
-    ) -> None:
-        self._context, self._answers, self._jobs, self._note = context, answers, jobs, note
+    def __init__(self, context: dg.SensorEvaluationContext, answers: Answers, jobs: Sequence["cp.Status"]) -> None:
+        self._context, self._answers, self._jobs = context, answers, jobs
         self._seen: dict[str, int] = json.loads(context.cursor or "{}")
 
     def result(self) -> dg.SensorResult:
         """Request a run for each job with something to do; say in words how the others stand."""
-        requests, words = [], [self._note] if self._note else []
+        requests, words = list[dg.RunRequest](), list[str]()
         for status in self._jobs:
             if not self._is_due(status):
                 words += [self._words(status)] if status.state != "ended" or status is self._jobs[-1] else []

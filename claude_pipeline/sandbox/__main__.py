@@ -1,20 +1,22 @@
 """Run a sandbox in a process of its own: `python -m claude_pipeline.sandbox --port 0`."""
 
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from claude_pipeline.sandbox.errors import ListenError
 from claude_pipeline.sandbox.running import Sandbox, run_sandbox
+from claude_pipeline.sandbox.shared import IDENTITY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the URL once the sandbox accepts connections, and serve until Ctrl-C."""
     options = vars(_parser().parse_args(arguments))
-    rates = dict(options.pop("error_rate"))
+    rates, idle_seconds = dict(options.pop("error_rate")), options.pop("idle_seconds")
     try:
-        sandbox = Sandbox(**options, error_rates=rates)
-        run_sandbox(sandbox, on_ready=_print_url)
+        sandbox = Sandbox(**options, error_rates=rates, identity=os.environ.get(IDENTITY, ""))
+        run_sandbox(sandbox, on_ready=_print_url, idle_seconds=idle_seconds)
     except (ListenError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -41,6 +43,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--max-queued-requests", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workspace", default="sandbox")
+    parser.add_argument("--data", metavar="DIR", help="keep the batches here")
+    parser.add_argument("--idle-seconds", type=float, help="stop when nobody has called for so long")
     return parser
 
 

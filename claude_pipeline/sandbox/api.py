@@ -10,10 +10,11 @@ from claude_pipeline.sandbox import models
 from claude_pipeline.sandbox.answers import answer, input_tokens
 from claude_pipeline.sandbox.batches import Batch, accept, result_chunks, settle, show
 from claude_pipeline.sandbox.errors import ApiError, InvalidRequestError, NotFoundError
+from claude_pipeline.sandbox.journal import Event, Journal
 from claude_pipeline.sandbox.outcomes import Answering, Row
 from claude_pipeline.sandbox.pages import page, show_page
 from claude_pipeline.sandbox.params import check_message, check_prompt
-from claude_pipeline.sandbox.requests import decode, decode_batch
+from claude_pipeline.sandbox.requests import Request, decode, decode_batch
 from claude_pipeline.sandbox.usage import Tally
 from claude_pipeline.sandbox.wire import Message, MessageBatch
 
@@ -31,22 +32,30 @@ class ReceivedRequest:
 class Api:
     """Batches and messages in memory; every `now` is seconds since the epoch."""
 
-    def __init__(self, *, answering: Answering, batch_seconds: float, max_queued_requests: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        answering: Answering,
+        batch_seconds: float,
+        max_queued_requests: int | None,
+        journal: Journal,
+    ) -> None:
         self._answering = answering
         self._batch_seconds = batch_seconds
         self._max_queued_requests = max_queued_requests
         self._batches: dict[str, Batch] = {}
         self._tally = Tally()
+        self._journal = journal
+        for event, body in journal.replay():
+            self._happen(event, body)
 
     def create(self, body: bytearray, *, version: str, base_url: str, now: float) -> MessageBatch:
         """Accept a batch; its answers are written when it ends."""
         requests = decode_batch(body)
         self._check_queue(len(requests), now=now)
-        self._tally.batches += 1
-        rows = [Row(request.custom_id, request.params, self._tally.receive(request.custom_id)) for request in requests]
-        batch = accept(f"msgbatch_01{token_hex(11)}", rows, version=version, now=now)
-        self._batches[batch.id] = batch
-        return show(batch, base_url=base_url, now=now)
+        event = Event("create", f"msgbatch_01{token_hex(11)}", now, version)
+        self._journal.record(event, body)
+        return show(self._accept(event, requests), base_url=base_url, now=now)
 
     def retrieve(self, batch_id: str, *, base_url: str, now: float) -> MessageBatch:
         """Show a batch."""
@@ -62,6 +71,7 @@ class Api:
         """Begin to cancel a batch; it has ended by the next look. One that ended before stays as it is."""
         batch = self._look(batch_id, now=now)
         if batch.status == "in_progress":
+            self._journal.record(Event("cancel", batch_id, now))
             batch = self._batches[batch_id] = replace(batch, cancel_initiated_at=now)
         return show(batch, base_url=base_url, now=now)
 
@@ -70,6 +80,7 @@ class Api:
         if self._look(batch_id, now=now).status != "ended":
             message = f"Message Batch {batch_id} cannot be deleted while it is processing; cancel it first"
             raise InvalidRequestError(message)
+        self._journal.record(Event("delete", batch_id, now))
         del self._batches[batch_id]
         return {"id": batch_id, "type": "message_batch_deleted"}
 
@@ -111,6 +122,24 @@ class Api:
         """Yield the requests of one batch or of all, in the order they were received."""
         batches = [self._find(batch_id)] if batch_id else [*self._batches.values()]
         return (_received(batch.id, row) for batch in batches for row in batch.rows)
+
+    def _accept(self, event: Event, requests: Iterable[Request]) -> Batch:
+        self._tally.batches += 1
+        rows = [Row(request.custom_id, request.params, self._tally.receive(request.custom_id)) for request in requests]
+        batch = self._batches[event.batch_id] = accept(event.batch_id, rows, version=event.version, now=event.now)
+        return batch
+
+    def _happen(self, event: Event, body: bytearray) -> None:
+        """Let happen again what the journal tells."""
+        match event.kind:
+            case "create":
+                self._accept(event, decode_batch(body))
+            case "cancel":
+                batch = self._look(event.batch_id, now=event.now)
+                self._batches[event.batch_id] = replace(batch, cancel_initiated_at=event.now)
+            case "delete":
+                self._look(event.batch_id, now=event.now)
+                del self._batches[event.batch_id]
 
     def _find(self, batch_id: str) -> Batch:
         if batch_id not in self._batches:

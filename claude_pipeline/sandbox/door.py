@@ -1,5 +1,6 @@
 """What every request and every response passes: credentials, version, account, errors in one shape."""
 
+from collections.abc import Callable
 from secrets import token_hex
 from typing import Any, Final
 
@@ -20,12 +21,14 @@ REQUEST_ID: Final = "sandbox.request_id"
 class AccountHeaders:
     """Say on every response which request it answers, and for whom."""
 
-    def __init__(self, app: ASGIApp, *, workspace: str) -> None:
+    def __init__(self, app: ASGIApp, *, workspace: str, on_call: Callable[[], None]) -> None:
         self._app = app
+        self._on_call = on_call
         self._workspace = workspace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with the account's headers."""
+        self._on_call()
         scope[REQUEST_ID] = f"req_01{token_hex(11)}"
 
         async def send_with_headers(message: Message) -> None:

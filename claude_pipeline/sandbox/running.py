@@ -5,8 +5,11 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
+from math import inf
+from os import PathLike
+from pathlib import Path
 from threading import Lock, Thread
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from claude_pipeline.sandbox.answers import AnswerFunction, facts
@@ -14,13 +17,14 @@ from claude_pipeline.sandbox.api import Api, ReceivedRequest
 from claude_pipeline.sandbox.clock import Clock
 from claude_pipeline.sandbox.errors import ListenError
 from claude_pipeline.sandbox.faults import Fault, FaultName, Faults, Operation
+from claude_pipeline.sandbox.journal import Journal
 from claude_pipeline.sandbox.outcomes import Answering, RowFunction
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 BACKLOG: Final = 512
-IDLE_SECONDS: Final = 3600
+LONGEST_SLEEP: Final = 3600.0
 
 
 class Sandbox:
@@ -41,6 +45,8 @@ class Sandbox:
         max_queued_requests: How many requests may be processing at once; a batch above it is a 429.
         seed: Chooses the order of results and which requests the rates meet.
         workspace: What the `anthropic-workspace-id` header says.
+        data: A folder that keeps the batches, so that another sandbox goes on with them; else they are gone.
+        identity: What `GET /_sandbox/identity` tells, to know this server from others.
 
     Raises:
         ValueError: Rates that are no shares, or a negative time.
@@ -60,6 +66,8 @@ class Sandbox:
         max_queued_requests: int | None = None,
         seed: int = 0,
         workspace: str = "sandbox",
+        data: str | PathLike[str] | None = None,
+        identity: str = "",
     ) -> None:
         if batch_seconds < 0:
             error = f"A batch takes no negative time: batch_seconds={batch_seconds}."
@@ -68,7 +76,13 @@ class Sandbox:
         answering = Answering(
             write=answer, rows=rows, error_rates=error_rates or {}, expire_rate=expire_rate, seed=seed
         )
-        self._api = Api(answering=answering, batch_seconds=batch_seconds, max_queued_requests=max_queued_requests)
+        self._api = Api(
+            answering=answering,
+            batch_seconds=batch_seconds,
+            max_queued_requests=max_queued_requests,
+            journal=Journal(None if data is None else Path(data)),
+        )
+        self._identity, self._called_at = identity, monotonic()
         self._clock, self._faults, self._lock = Clock(), Faults(), Lock()
         self._url: str | None = None
         self._stop: Callable[[], None] = lambda: None
@@ -126,16 +140,25 @@ class Sandbox:
         """
         self._faults.add(Fault(operation=operation, name=fault, times=times, after=after, retry_after=retry_after))
 
+    def idle_seconds(self) -> float:
+        """Return how long nobody has called."""
+        return monotonic() - self._called_at
+
+    def _note_call(self) -> None:
+        self._called_at = monotonic()
+
     def _app(self) -> "ASGIApp":
         # Starlette and uvicorn are loaded by those who start a server only.
         from claude_pipeline.sandbox.server import Server  # noqa: PLC0415 - as said above
 
         server = Server(api=self._api, clock=self._clock, faults=self._faults, lock=self._lock)
-        return server.app(workspace=self._workspace)
+        return server.app(workspace=self._workspace, identity=self._identity, on_call=self._note_call)
 
 
-def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None]) -> None:
-    """Run a sandbox until Ctrl-C; `on_ready` is called once it accepts connections.
+def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None], idle_seconds: float | None = None) -> None:
+    """Run a sandbox until Ctrl-C, or until nobody has called for `idle_seconds`.
+
+    `on_ready` is called once it accepts connections.
 
     Raises:
         ListenError: When the address is taken.
@@ -143,8 +166,8 @@ def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None]) -> Non
     try:
         with sandbox:
             on_ready(sandbox)
-            while True:
-                sleep(IDLE_SECONDS)
+            while (left := inf if idle_seconds is None else idle_seconds - sandbox.idle_seconds()) > 0:
+                sleep(min(left, LONGEST_SLEEP))
     except KeyboardInterrupt:
         return
 

@@ -56,12 +56,12 @@ class Server:
         self._faults = faults
         self._lock = lock
 
-    def app(self, *, workspace: str) -> ASGIApp:
+    def app(self, *, workspace: str, identity: str, on_call: Callable[[], None]) -> ASGIApp:
         """Build the ASGI application."""
-        routes = [*self._batch_routes(), *self._message_routes(), *self._sandbox_routes()]
+        routes = [*self._batch_routes(), *self._message_routes(), *self._sandbox_routes(identity)]
         app = Starlette(routes=routes, exception_handlers=ERROR_HANDLERS)
         app.router.redirect_slashes = False
-        return AccountHeaders(app, workspace=workspace)
+        return AccountHeaders(app, workspace=workspace, on_call=on_call)
 
     def _batch_routes(self) -> list[Route]:
         batch = f"{BATCHES}/{{batch_id}}"
@@ -82,8 +82,12 @@ class Server:
             self._route("GET", "/v1/models/{model_id}", "models", self._model),
         ]
 
-    def _sandbox_routes(self) -> list[Route]:
+    def _sandbox_routes(self, identity: str) -> list[Route]:
+        async def tell_identity(_request: Request) -> Response:
+            return json_response({"identity": identity})
+
         return [
+            Route("/_sandbox/identity", tell_identity),
             Route("/_sandbox/usage", self._usage),
             Route("/_sandbox/requests", self._requests),
             Route("/_sandbox/clock", self._advance_clock, methods=["POST"]),

@@ -1,0 +1,1 @@
+"""The code location that `dg dev` and `dagster dev` open."""

@@ -1,0 +1,1 @@
+"""Where `dg scaffold defs` puts further definitions."""

@@ -1,0 +1,370 @@
+"""From a table to its answers in Dagster: what is materialized when, and what the pages say."""
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import claude_pipeline as cp
+from claude_pipeline.dagster import ClaudeResource
+from locations import LABELS, LABELS_BATCH, REVIEWS, Location, build_labels
+
+
+@pytest.fixture
+def slow_sandbox():
+    """Run a sandbox whose batches end when a test steps its clock."""
+    with cp.Sandbox(batch_seconds=3600) as server:
+        yield server
+
+
+@pytest.fixture
+def locate(store):
+    """Open a code location whose batches go to a sandbox."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield lambda sandbox, *definitions: Location(
+            instance, ClaudeResource(base_url=sandbox.url, store=str(store)), *definitions
+        )
+
+
+@dg.asset(deps=["labels"], automation_condition=dg.AutomationCondition.eager())
+def report():
+    """Stand downstream of the answers."""
+
+
+REPORT = dg.Definitions(assets=[report])
+
+
+def asset_of(value):
+    """Define the asset `reviews`, whose value this is."""
+
+    @dg.asset
+    def reviews():
+        return value
+
+    return dg.Definitions(assets=[reviews])
+
+
+def table_of(path):
+    """Read answers, the columns alone that the tests look at."""
+    return pq.read_table(path, columns=["id", "response", "result_type"]).to_pylist()
+
+
+ANSWERED = [{"id": n, "response": f"Label: Review {n}.", "result_type": "succeeded"} for n in range(6)]
+
+
+def test_materialize_all_submits_stays_green_and_skips_what_must_wait_and_the_sensor_does_the_rest(slow_sandbox, store):
+    claude = ClaudeResource(base_url=slow_sandbox.url, store=str(store))
+    with dg.instance_for_test() as instance:
+        location = Location(instance, claude, asset_of(REVIEWS), build_labels(upstream="reviews"), REPORT)
+
+        first = location.materialize()
+        waiting = location.tick()
+        slow_sandbox.advance_clock(3600)
+        second = location.look()
+
+        assert (first.success, first.materialized) == (True, ["reviews", "labels_batch"])
+        assert "report" in first.skipped
+        assert not waiting.run_requests
+        assert (second.success, second.materialized) == (True, ["labels"])
+        assert {name: check.passed for name, check in second.checks.items()} == {
+            "every_row_once": True,
+            "succeeded": True,
+        }
+        assert table_of(claude.answers_path("labels")) == ANSWERED
+        assert "materialized" in location.tick().skip_message
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `include_sources`")  # of Dagster's own evaluate_automation_conditions
+def test_what_is_downstream_and_eager_is_requested_once_the_answers_are_there(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels(), REPORT)
+    location.materialize()
+    before = dg.evaluate_automation_conditions(location.defs, instance=location.instance)
+    slow_sandbox.advance_clock(3600)
+    location.look()
+
+    after = dg.evaluate_automation_conditions(location.defs, instance=location.instance, cursor=before.cursor)
+
+    assert (before.get_num_requested(report.key), after.get_num_requested(report.key)) == (0, 1)
+
+
+def test_the_sensors_run_without_being_started_and_two_tables_share_the_one_for_what_is_downstream(sandbox, locate):
+    location = locate(sandbox, build_labels(), build_labels(key="topics"), REPORT)
+
+    dg.Definitions.validate_loadable(location.defs)
+
+    sensors = location.defs.get_repository_def().sensor_defs
+    assert {sensor.name for sensor in sensors} == {"labels_sensor", "topics_sensor", "claude_automation"}
+    assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
+
+
+def test_two_tables_in_one_store_do_not_touch_each_other(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels(), build_labels(key="topics", template="Topic: {text}"))
+    location.materialize()
+    slow_sandbox.advance_clock(3600)
+
+    assert location.look().materialized == ["labels"]
+    assert location.instance.get_latest_materialization_event(dg.AssetKey("topics")) is None
+    assert len(location.tick("topics_sensor").run_requests) == 1
+
+
+def test_the_submission_says_what_was_asked(slow_sandbox, locate, store):
+    twice = pa.concat_tables([REVIEWS, REVIEWS.slice(0, 1), pa.table({"id": [9], "text": [""]})])
+    run = locate(slow_sandbox, build_labels(source=twice, prompt_column="text", template=None)).materialize(
+        "labels_batch"
+    )
+
+    said = run.metadata(LABELS_BATCH)
+    (status,) = cp.list_jobs(store=store)
+    assert said["claude/job_id"] == status.job_id
+    assert said["claude/store"] == str(store)
+    counted = {name: said[f"claude/{name}"] for name in ("rows", "requests", "duplicates", "skipped", "batches")}
+    assert counted == {"rows": 8, "requests": 6, "duplicates": 1, "skipped": 1, "batches": 1}
+
+
+def test_the_answers_say_where_and_what_they_are_and_what_they_cost(locate):
+    def fail_one(_custom_id, params, _attempt):
+        return "invalid_request_error" if "Review 3." in params["messages"][0]["content"] else None
+
+    with cp.Sandbox(rows=fail_one) as sandbox:
+        location = locate(sandbox, build_labels(source=REVIEWS.append_column("note", pa.array(["a|b"] * 6))))
+        said = location.materialize().metadata()
+
+    path = location.claude.answers_path("labels")
+    written = pq.read_table(path)
+    assert said["dagster/uri"] == path.as_uri()
+    assert said["dagster/row_count"] == 6
+    columns = [(column.name, column.type) for column in said["dagster/column_schema"].columns]
+    assert columns == [(field.name, str(field.type)) for field in written.schema]
+    kinds = {name: said[f"claude/rows_{name}"] for name in ("succeeded", "errored", "canceled", "expired", "not_sent")}
+    assert kinds == {"succeeded": 5, "errored": 1, "canceled": 0, "expired": 0, "not_sent": 0}
+    assert said["claude/input_tokens"] == sum(filter(None, written["input_tokens"].to_pylist()))
+    assert said["claude/output_tokens"] == sum(filter(None, written["output_tokens"].to_pylist()))
+    assert said["claude/cost_usd"] == pytest.approx(sum(filter(None, written["cost_usd"].to_pylist())))
+    assert said["claude/unanswered"] == 1
+
+
+def test_the_preview_is_a_table_that_the_page_shows_inline_whatever_the_cells_hold(locate):
+    wild = "![seen](https://example.com/pixel.png) <b>**bold**</b> | `code` \\ [link](x)\n\n# Title " + "long " * 500
+    table = pa.table({"id": range(9), "a|b": [wild] * 9, "text": [f"{number} {wild}" for number in range(9)]})
+    with cp.Sandbox(answer=lambda params: params["messages"][0]["content"]) as sandbox:
+        location = locate(sandbox, build_labels(source=table, prompt_column="text", template=None))
+        preview = location.materialize().metadata()["preview"]
+
+    assert len(preview) < 1000
+    lines = preview.splitlines()
+    assert len(lines) == 7
+    assert {line.replace("\\|", "").count("|") for line in lines} == {lines[1].count("|")}
+    assert r"!\[seen\](" in preview
+    assert r"\<b\>" in preview
+
+
+def test_columns_with_names_too_long_for_the_page_are_cut_in_the_preview(sandbox, locate):
+    table = pa.table({"x" * 2000: ["a"], "text": ["b"]})
+    location = locate(sandbox, build_labels(source=table))
+
+    preview = location.materialize().metadata()["preview"]
+
+    assert len(preview) < 1000
+    assert "xxx… | text | response |" in preview
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "polars", "path"])
+def test_the_upstream_asset_may_be_any_table_or_a_path(sandbox, locate, tmp_path, kind):
+    path = tmp_path / "reviews.parquet"
+    pq.write_table(REVIEWS, path)
+    rows = REVIEWS.to_pydict()
+    value = {"pandas": pd.DataFrame(rows), "arrow": REVIEWS, "polars": pl.DataFrame(rows), "path": str(path)}[kind]
+    location = locate(sandbox, asset_of(value), build_labels(upstream="reviews"))
+
+    assert location.materialize().success
+
+    assert table_of(location.claude.answers_path("labels")) == ANSWERED
+
+
+def test_the_submission_job_materializes_the_upstream_table_and_submits_it(slow_sandbox, locate):
+    location = locate(slow_sandbox, asset_of(REVIEWS), build_labels(upstream="reviews"))
+
+    result = location.defs.resolve_job_def("labels_submit_job").execute_in_process(instance=location.instance)
+
+    assert {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()} == {
+        "reviews",
+        "labels_batch",
+    }
+
+
+class Shelf(dg.IOManager):
+    """Keep what it is given."""
+
+    def __init__(self):
+        self.given = {}
+
+    def handle_output(self, context, obj):
+        self.given[context.asset_key] = obj
+
+    def load_input(self, context):
+        return self.given[context.asset_key]
+
+
+def test_an_io_manager_is_handed_the_answers_as_a_dataframe(sandbox, locate):
+    @dg.asset
+    def count(labels: pd.DataFrame):
+        return len(labels)
+
+    shelf = Shelf()
+    shared = dg.Definitions(assets=[count], resources={"shelf": shelf})
+    location = locate(sandbox, build_labels(io_manager_key="shelf"), shared)
+
+    run = location.materialize("labels_batch", "labels")
+
+    assert run.metadata()["dagster/row_count"] == 6
+    assert shelf.given[LABELS][["id", "response", "result_type"]].to_dict("records") == ANSWERED
+    assert location.materialize("count").result.output_for_node("count") == 6
+
+
+def test_an_io_manager_is_handed_nothing_while_batches_run(slow_sandbox, locate):
+    shelf = Shelf()
+    resources = dg.Definitions(resources={"shelf": shelf})
+    location = locate(slow_sandbox, build_labels(io_manager_key="shelf"), resources)
+
+    assert location.materialize().success
+    assert shelf.given == {}
+
+
+def test_the_answers_are_written_to_the_path_that_was_given(sandbox, locate, tmp_path):
+    path = tmp_path / "labeled.parquet"
+    location = locate(sandbox, build_labels(output_path=path))
+
+    assert location.materialize().metadata()["dagster/uri"] == path.as_uri()
+    assert table_of(path) == ANSWERED
+    assert not location.claude.answers_path("labels").exists()
+
+
+def test_the_columns_of_the_answers_may_have_a_prefix(sandbox, locate):
+    location = locate(sandbox, build_labels(prefix="claude_"))
+
+    said = location.materialize().metadata()
+
+    assert said["claude/rows_succeeded"] == 6
+    assert "| id | text | claude_response |" in said["preview"]
+
+
+def test_a_key_may_have_several_parts(sandbox, locate):
+    location = locate(sandbox, build_labels(key=["reviews", "labels"], group_name="reviews"))
+    assert location.materialize(["reviews", "labels_batch"]).success
+
+    (request,) = location.tick("reviews__labels_sensor").run_requests
+    result = location.defs.resolve_job_def("reviews__labels_collect_job").execute_in_process(
+        instance=location.instance, tags=request.tags
+    )
+
+    (event,) = result.get_asset_materialization_events()
+    assert event.asset_key == dg.AssetKey(["reviews", "labels"])
+    assert table_of(Path(event.materialization.metadata["dagster/uri"].value.removeprefix("file://"))) == ANSWERED
+
+
+def test_too_few_answers_are_a_warning_with_counts_and_hold_nothing_up(locate):
+    def fail_two(_custom_id, params, _attempt):
+        return "invalid_request_error" if params["messages"][0]["content"] < "Label: Review 2" else None
+
+    with cp.Sandbox(rows=fail_two) as sandbox:
+        location = locate(sandbox, build_labels(min_succeeded=0.9), REPORT)
+        run = location.materialize()
+
+    check = run.checks["succeeded"]
+    assert (run.success, run.materialized) == (True, ["labels_batch", "labels", "report"])
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert check.description == "4 of 6 rows with a prompt are answered."
+    assert {name: value.value for name, value in check.metadata.items()} == {
+        "answered": 4,
+        "unanswered": 2,
+        "share": pytest.approx(2 / 3),
+    }
+
+
+def test_enough_answers_pass_the_check_and_blank_prompts_do_not_count(locate):
+    table = pa.concat_tables([REVIEWS, pa.table({"id": [6, 7], "text": ["", ""]})])
+    with cp.Sandbox(rows=lambda _id, params, _attempt: "expired" if "5" in str(params["messages"]) else None) as sandbox:
+        options = {"source": table, "template": None, "prompt_column": "text", "max_attempts": 1}
+        location = locate(sandbox, build_labels(**options, min_succeeded=0.8))
+        check = location.materialize().checks["succeeded"]
+
+    assert check.passed
+    assert check.description == "5 of 6 rows with a prompt are answered."
+
+
+def test_a_row_missing_from_the_answers_blocks_what_is_downstream(sandbox, locate, store):
+    location = locate(sandbox, build_labels(), REPORT)
+    location.materialize("labels_batch", "labels")
+    with closing(sqlite3.connect(store / "ledger.sqlite")) as connection, connection:
+        connection.execute("UPDATE jobs SET rows = rows + 1")
+
+    run = location.materialize("labels", "report")
+
+    check = run.checks["every_row_once"]
+    assert (run.success, run.materialized) == (False, ["labels"])
+    assert (check.passed, check.blocking, check.severity) == (False, True, dg.AssetCheckSeverity.ERROR)
+    assert {name: value.value for name, value in check.metadata.items()} == {"rows": 6, "input rows": 7}
+
+
+def test_a_check_can_be_executed_again_alone(sandbox, locate):
+    location = locate(sandbox, build_labels())
+    location.materialize()
+
+    job = location.defs.resolve_implicit_global_asset_job_def()
+    again = job.get_subset(asset_check_selection={dg.AssetCheckKey(LABELS, "succeeded")})
+    result = again.execute_in_process(instance=location.instance)
+
+    assert [check.check_name for check in result.get_asset_check_evaluations()] == ["succeeded"]
+    assert result.get_asset_materialization_events() == []
+
+
+def test_a_check_executed_alone_while_batches_run_says_nothing_and_is_green(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+
+    job = location.defs.resolve_implicit_global_asset_job_def()
+    again = job.get_subset(asset_check_selection={dg.AssetCheckKey(LABELS, "every_row_once")})
+    result = again.execute_in_process(instance=location.instance)
+
+    assert (result.success, result.get_asset_check_evaluations()) == (True, [])
+
+
+def test_submitting_the_same_table_again_materializes_at_once_and_sends_nothing(sandbox, locate):
+    location = locate(sandbox, build_labels())
+    location.materialize()
+    spent = sandbox.usage()
+
+    run = location.materialize()
+
+    assert run.materialized == ["labels_batch", "labels"]
+    assert sandbox.usage() == spent
+    assert not location.tick().run_requests
+
+
+PURE = """
+import socket, sys
+def refuse(*arguments): raise RuntimeError("a definition opened a socket")
+socket.socket.connect = socket.getaddrinfo = refuse
+import dagster as dg
+from claude_pipeline.dagster import ClaudeResource, build_batch_defs
+labels = build_batch_defs(key="labels", source="x.csv", template="{text}", model="claude-haiku-4-5", max_tokens=9)
+defs = dg.Definitions.merge(labels, dg.Definitions(resources={"claude": ClaudeResource()}))
+dg.Definitions.validate_loadable(defs)
+print([name for name in ("anthropic", "pandas", "starlette", "uvicorn") if name in sys.modules])
+"""
+
+
+def test_definitions_load_neither_the_sdk_nor_the_network_nor_need_credentials(tmp_path):
+    command = [sys.executable, "-c", PURE]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert (result.stderr, result.stdout.strip()) == ("", "[]")
+    assert list(tmp_path.iterdir()) == []

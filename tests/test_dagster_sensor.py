@@ -1,0 +1,315 @@
+"""The sensor: what a tick does, says and requests, and what becomes of the runs that it requests."""
+
+import shutil
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import claude_pipeline as cp
+from claude_pipeline.dagster import ClaudeResource
+from locations import LABELS_BATCH, REVIEWS, Location, build_labels
+
+WAVES = {"max_batch_requests": 2, "max_queued_requests": 2}
+
+
+@pytest.fixture
+def slow_sandbox():
+    """Run a sandbox whose batches end when a test steps its clock."""
+    with cp.Sandbox(batch_seconds=3600) as server:
+        yield server
+
+
+@pytest.fixture
+def instance():
+    """Keep runs and events in memory."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def locate(instance, store):
+    """Open a code location whose batches go to a sandbox."""
+    return lambda sandbox, *definitions: Location(
+        instance, ClaudeResource(base_url=sandbox.url, store=str(store)), *definitions
+    )
+
+
+def changing_asset(*values):
+    """Define the asset `reviews`, which has another value with each materialization."""
+    left = list(values)
+
+    @dg.asset
+    def reviews():
+        return left.pop(0)
+
+    return dg.Definitions(assets=[reviews])
+
+
+def test_a_tick_before_anything_was_submitted_says_so_and_needs_no_credentials(instance, store):
+    location = Location(instance, ClaudeResource(store=str(store)), build_labels())
+
+    assert location.tick().skip_message == "Nothing was submitted yet. Materialize labels_batch first."
+    assert not store.exists()
+
+
+def test_a_tick_only_polls_then_requests_one_run(slow_sandbox, locate, store):
+    location = locate(slow_sandbox, build_labels(**WAVES))
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    for transfer in ("results", "create", "retrieve"):
+        slow_sandbox.fail_next(transfer, 500)
+
+    tick = location.tick()
+
+    (status,) = cp.list_jobs(store=store)
+    (request,) = tick.run_requests
+    assert request.run_key == f"{status.job_id}:{status.changes}"
+    assert request.tags["claude/job_id"] == status.job_id
+    assert slow_sandbox.usage()["batches"] == 1
+    assert all(slow_sandbox._faults.take(transfer) for transfer in ("results", "create", "retrieve"))
+
+
+def test_a_tick_while_batches_run_says_how_far_they_are(slow_sandbox, locate, store):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+
+    tick = location.tick()
+
+    (status,) = cp.list_jobs(store=store)
+    assert (tick.run_requests or [], tick.skip_message) == ([], f"{status.job_id} is in progress: 0 %.")
+
+
+def test_every_wave_gets_its_run_until_the_asset_is_materialized(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels(**WAVES))
+    location.materialize("labels_batch")
+    landed, ticks = [], []
+
+    for _wave in range(3):
+        slow_sandbox.advance_clock(3600)
+        run = location.look()
+        landed.append((run.success, run.materialized))
+        ticks.append(location.tick())
+
+    assert landed == [(True, []), (True, []), (True, ["labels"])]
+    assert slow_sandbox.usage()["batches"] == 3
+    assert "is in progress: 33 %. 1 of 2 batches wait for room in the queue." in ticks[0].skip_message
+    assert "materialized" in ticks[-1].skip_message
+
+
+def test_each_further_tenth_is_observed_once(slow_sandbox, locate, instance):
+    location = locate(slow_sandbox, build_labels(**WAVES))
+    location.materialize("labels_batch")
+    for _wave in range(2):
+        slow_sandbox.advance_clock(3600)
+        location.look()
+        location.tick()
+        location.tick()
+
+    records = instance.fetch_observations(LABELS_BATCH, limit=10).records
+    observed = [record.asset_observation.metadata for record in reversed(records)]
+
+    said = ("claude/percent", "claude/succeeded", "claude/processing", "claude/waiting")
+    assert [tuple(metadata[name].value for name in said) for metadata in observed] == [(33, 2, 2, 2), (66, 4, 2, 0)]
+
+
+def test_a_run_that_finds_nothing_ended_is_green_and_yields_nothing(slow_sandbox, locate, store):
+    location = locate(slow_sandbox, build_labels(**WAVES))
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    tick = location.tick()
+    cp.advance(store=store, base_url=slow_sandbox.url)
+
+    run = location.run_requested(tick)
+
+    assert (run.success, run.materialized, run.checks) == (True, [], {})
+
+
+def test_green_runs_that_could_do_nothing_yet_are_asked_again_as_often_as_it_takes(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    slow_sandbox.fail_next("retrieve", 404, times=5)
+
+    runs = [location.look() for _time in range(6)]
+
+    assert [run.materialized for run in runs] == [[], [], [], [], [], ["labels"]]
+
+
+def test_a_failed_run_is_asked_again_three_times_then_the_user_is_and_a_run_by_hand_sets_it_going(
+    slow_sandbox, locate, tmp_path
+):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    more = pa.concat_tables([REVIEWS, pa.table({"id": [6], "text": ["One more."]})])
+    labels = build_labels(upstream="reviews", output_path=folder / "labels.parquet")
+    location = locate(slow_sandbox, changing_asset(REVIEWS, more), labels)
+    location.materialize("reviews", "labels_batch")
+    slow_sandbox.advance_clock(3600)
+    location.look()
+    shutil.rmtree(folder)
+    location.materialize("reviews", "labels_batch")
+    slow_sandbox.advance_clock(3600)
+
+    collecting = location.look()  # changes the ledger, so that the count of failures starts after it
+    failures = [location.look() for _time in range(3)]
+    stopped = location.tick()
+    folder.mkdir()
+    by_hand = location.materialize("labels")
+
+    assert not any(run.success for run in (collecting, *failures))
+    assert {run.reason for run in failures} == {
+        f"There is no folder {folder} to write labels.parquet to. Create it first."
+    }
+    assert not stopped.run_requests
+    assert stopped.skip_message.endswith("failed in a row. Mend what they say, then materialize labels.")
+    assert by_hand.materialized == ["labels"]
+    assert location.tick().skip_message.endswith("its answers are materialized.")
+
+
+def test_a_run_under_way_holds_back_a_second(slow_sandbox, locate, instance):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    (request,) = location.tick().run_requests
+    job = location.defs.resolve_job_def("labels_collect_job")
+    instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
+
+    tick = location.tick()
+
+    assert not tick.run_requests
+    assert "is under way" in tick.skip_message
+
+
+def test_a_blocked_job_says_why_and_how_to_resume_and_requests_no_run(locate, store):
+    with cp.Sandbox(rows=lambda _id, _params, attempt: "credit_too_low" if attempt == 1 else None) as sandbox:
+        location = locate(sandbox, build_labels())
+        location.materialize("labels_batch")
+        blocking = location.look()
+        tick = location.tick()
+        by_hand = location.materialize("labels")
+        (status,) = cp.list_jobs(store=store)
+        cp.open_job(status.job_id, store=store, base_url=sandbox.url).resume()
+        resumed = location.look()
+
+    assert not blocking.success
+    assert not tick.run_requests
+    assert "credit balance is too low" in tick.skip_message
+    assert f"claude-pipeline resume {status.job_id} --store {store}" in tick.skip_message
+    assert not by_hand.success
+    assert by_hand.reason.startswith(f"{status.job_id} is blocked: ")
+    assert "credit balance is too low" in by_hand.reason
+    assert resumed.materialized == ["labels"]
+
+
+def test_an_api_that_cannot_be_reached_is_a_skip_with_the_reason_and_no_run_that_would_fail(locate, store):
+    with cp.Sandbox(batch_seconds=3600) as sandbox:
+        location = locate(sandbox, build_labels())
+        location.materialize("labels_batch")
+        sandbox.advance_clock(3600)
+        cp.poll(store=store, base_url=sandbox.url)
+        (status,) = cp.list_jobs(store=store)
+
+    tick = location.tick()
+
+    assert status.is_due
+    assert not tick.run_requests
+    assert "cannot be reached" in tick.skip_message
+    assert f"{status.job_id} is in progress: 0 %." in tick.skip_message
+
+
+def test_missing_credentials_are_a_skip_with_the_reason(slow_sandbox, locate, instance, store):
+    locate(slow_sandbox, build_labels()).materialize("labels_batch")
+    location = Location(instance, ClaudeResource(store=str(store)), build_labels())
+
+    tick = location.tick()
+
+    assert not tick.run_requests
+    assert "No credentials for the Anthropic API" in tick.skip_message
+
+
+def test_a_tick_without_an_open_job_needs_no_credentials(sandbox, locate, instance, store):
+    locate(sandbox, build_labels()).materialize()
+    location = Location(instance, ClaudeResource(store=str(store)), build_labels())
+
+    assert location.tick().skip_message.endswith("has ended, and its answers are materialized.")
+
+
+def test_answers_collected_through_another_door_are_materialized_at_the_next_tick(slow_sandbox, locate, store):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    cp.advance(store=store, base_url=slow_sandbox.url)
+
+    assert location.look().materialized == ["labels"]
+
+
+def test_rows_asked_again_in_the_shell_materialize_anew(locate, store):
+    with cp.Sandbox(rows=lambda _id, _params, attempt: "expired" if attempt == 1 else None) as sandbox:
+        location = locate(sandbox, build_labels(max_attempts=1))
+        before = location.materialize()
+        (status,) = cp.list_jobs(store=store)
+        cp.open_job(status.job_id, store=store, base_url=sandbox.url).resume()
+        after = location.look()
+
+    assert (before.metadata()["claude/unanswered"], after.metadata()["claude/unanswered"]) == (6, 0)
+
+
+def test_a_changed_table_is_a_new_job_whose_answers_replace_the_old(sandbox, locate):
+    location = locate(sandbox, changing_asset(REVIEWS, REVIEWS.slice(0, 2)), build_labels(upstream="reviews"))
+    location.materialize()
+    spent = sandbox.usage()
+
+    run = location.materialize()
+
+    assert run.metadata()["dagster/row_count"] == 2
+    assert run.metadata()["claude/reused"] == 2
+    assert pq.read_metadata(location.claude.answers_path("labels")).num_rows == 2
+    assert sandbox.usage() == spent
+    assert not location.tick().run_requests
+
+
+def test_an_older_job_of_the_asset_is_advanced_as_well_by_one_run(slow_sandbox, locate, store):
+    others = pa.table({"id": [9], "text": ["Another table."]})
+    location = locate(slow_sandbox, changing_asset(REVIEWS, others), build_labels(upstream="reviews"))
+    location.materialize("reviews", "labels_batch")
+    location.materialize("reviews", "labels_batch")
+    slow_sandbox.advance_clock(3600)
+
+    run = location.look()
+
+    assert run.metadata()["dagster/row_count"] == 1
+    assert [status.state for status in cp.list_jobs(store=store)] == ["ended", "ended"]
+    assert not location.tick().run_requests
+
+
+def test_an_older_job_of_another_account_does_not_hold_up_the_last(locate, slow_sandbox, store):
+    labels = build_labels(upstream="reviews")
+    reviews = changing_asset(REVIEWS, REVIEWS.slice(0, 2))
+    locate(slow_sandbox, reviews, labels).materialize("reviews", "labels_batch")
+    with cp.Sandbox(workspace="wrkspc_2") as sandbox:
+        location = locate(sandbox, reviews, labels)
+        location.materialize("reviews", "labels_batch")
+        run = location.look()
+
+    assert run.metadata()["dagster/row_count"] == 2
+    assert [status.state for status in cp.list_jobs(store=store)] == ["in_progress", "ended"]
+
+
+def test_a_canceled_job_materializes_what_was_answered(slow_sandbox, locate, store):
+    location = locate(slow_sandbox, build_labels(**WAVES))
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    location.look()
+    (status,) = cp.list_jobs(store=store)
+    cp.open_job(status.job_id, store=store, base_url=slow_sandbox.url).cancel()
+    slow_sandbox.advance_clock(3600)
+
+    said = location.look().metadata()
+
+    assert {kind: said[f"claude/rows_{kind}"] for kind in ("succeeded", "canceled", "not_sent")} == {
+        "succeeded": 2,
+        "canceled": 2,
+        "not_sent": 2,
+    }

@@ -1,0 +1,144 @@
+"""The notebook as its reader runs it, and what is committed of it.
+
+`uv run python tests/test_notebook.py` runs it and writes its outputs anew.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import IPython
+import nbformat
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+LISTENING = """
+heard = []
+job.wait(on_status=heard.append)
+print([status.state for status in heard])
+"""
+
+
+def run(notebook, folder):
+    """Run every cell in this Python, in a folder; outputs become what a reader sees in the end."""
+    # Without folders of kernels there is one only: ipykernel's own, which is this interpreter.
+    kernels = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    where = {"metadata": {"path": str(folder)}}
+    options = {"timeout": 60, "record_timing": False, "coalesce_streams": True}
+    client = NotebookClient(notebook, km=kernels, resources=where, **options)
+    places = {"TMPDIR": str(folder), "IPYTHONDIR": str(folder / ".ipython")}
+    client.execute(env={**os.environ, **places}, cleanup_kc=True)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    return notebook
+
+
+def outputs(cell):
+    """Return a cell's outputs, as text, times apart."""
+    texts = [output.get("text") or output["data"]["text/plain"] for output in cell.outputs]
+    return [re.sub(r"\d\d:\d\d", "TIME", text).rstrip() for text in texts]
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def ran(folder):
+    """Run the notebook and one cell more, for the price of one kernel."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(LISTENING))
+    return run(notebook, folder)
+
+
+@pytest.fixture
+def executed(ran):
+    return nbformat.from_dict({**ran, "cells": ran.cells[:-1]})
+
+
+@pytest.fixture
+def heard(ran):
+    return ran.cells[-1]
+
+
+def test_every_cell_runs_without_an_error_or_a_warning(executed):
+    kinds = [(output.output_type, output.get("name")) for cell in code_cells(executed) for output in cell.outputs]
+    assert set(kinds) == {("execute_result", None), ("stream", "stdout")}
+
+
+def test_the_way_from_a_frame_to_its_answers_is_six_cells(executed):
+    assert [cell.execution_count for cell in code_cells(executed)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_answers_stand_beside_their_rows(executed):
+    (frame,) = code_cells(executed)[4].outputs
+    assert "<td>Boils in two minutes.</td>" in frame.data["text/html"]
+    assert frame.data["text/html"].count("<td>succeeded</td>") == 13
+
+
+def test_a_job_shows_itself_as_a_card_and_in_one_line(executed):
+    (shown,) = code_cells(executed)[2].outputs
+    assert shown.data["text/html"].startswith("<div style=")
+    assert shown.data["text/plain"].startswith("<Job job_")
+
+
+def test_waiting_shows_a_bar_and_then_the_job(executed):
+    bar, shown = code_cells(executed)[3].outputs
+    assert re.fullmatch(r"100% \|█{40}\| 00:\d\d, 11 of 11 requests\s*", bar.text)
+    assert "13 answered" in shown.data["text/html"]
+
+
+def test_asking_again_pays_for_the_new_row_alone(executed):
+    bar, shown = code_cells(executed)[5].outputs
+    assert "1 of 1 request" in bar.text
+    assert "13 reused from other jobs" in shown.data["text/html"]
+
+
+def test_nothing_is_left_behind(executed, folder):
+    assert executed.cells
+    assert {path.name for path in folder.iterdir()} == {".ipython"}
+
+
+def test_what_is_committed_is_what_a_run_gives(executed, committed):
+    for cell, again in zip(code_cells(committed), code_cells(executed), strict=True):
+        assert outputs(cell) == outputs(again)
+
+
+def test_what_is_committed_says_nothing_of_the_machine_that_ran_it(committed):
+    nbformat.validate(committed)
+    assert committed.metadata == METADATA
+    assert not any(cell.metadata for cell in committed.cells)
+    assert not re.search(r"/(home|root|tmp|Users|work)/|127\.0\.0\.1", NOTEBOOK.read_text())
+
+
+def test_whoever_listens_in_a_notebook_sees_no_bar(heard):
+    assert outputs(heard) == ["['ended']"]
+
+
+def test_outside_of_a_kernel_there_is_no_bar_even_where_ipython_is_loaded(ask, capsys):
+    assert IPython.get_ipython() is None
+    assert ask(["a"]).wait(poll_interval=0).status().state == "ended"
+    assert capsys.readouterr() == ("", "")
+
+
+if __name__ == "__main__":
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as place:
+        nbformat.write(run(nbformat.read(NOTEBOOK, as_version=4), Path(place)), NOTEBOOK)
