@@ -20,6 +20,24 @@ def build_labels(**options):
     return build_batch_defs(**common | options)
 
 
+def asset_of(value):
+    """Define the asset `reviews`, whose value this is."""
+
+    @dg.asset
+    def reviews():
+        return value
+
+    return dg.Definitions(assets=[reviews])
+
+
+@dg.asset(deps=["labels"], automation_condition=dg.AutomationCondition.eager())
+def report():
+    """Stand downstream of the answers."""
+
+
+REPORT = dg.Definitions(assets=[report])
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What a run came to."""

@@ -3,10 +3,10 @@
 import dagster as dg
 import pandas as pd
 import pytest
+from locations import REVIEWS, Location, asset_of, build_labels
 
 import claude_pipeline as cp
 from claude_pipeline.dagster import ClaudeResource, build_batch_defs
-from locations import REVIEWS, Location, build_labels
 
 SECRET = "sk-ant-a-key-that-nobody-may-see"
 
@@ -26,16 +26,6 @@ def locate(sandbox, store, instance):
     told = [str(entry) for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
     assert told
     assert not any(SECRET in entry for entry in told)
-
-
-def asset_of(value):
-    """Define the asset `reviews`, whose value this is."""
-
-    @dg.asset
-    def reviews():
-        return value
-
-    return dg.Definitions(assets=[reviews])
 
 
 def test_answers_before_anything_was_submitted(locate):
@@ -72,12 +62,11 @@ def test_a_store_that_this_machine_does_not_have(locate, sandbox, tmp_path):
     [
         (
             pd.DataFrame({"id": [1], "body": ["x"]}),
-            "The template's field {text} is no column of the DataFrame. It has: id, body. "
-            "Braces around anything but a bare name are text.",
+            "The template's field {text} is no column of the DataFrame. It has: id, body.",
         ),
         (REVIEWS.slice(0, 0), "has no rows"),
         (None, "None"),
-        ([], "no files"),
+        ([], "The list of files is empty."),
         ("missing.parquet", "missing.parquet"),
     ],
 )
@@ -104,8 +93,36 @@ def test_no_credentials_fail_before_the_upstream_table_is_loaded(instance, store
 
     assert (run.success, run.materialized, loaded) == (False, [], [])
     assert not store.exists()
-    told = " ".join(str(entry) for entry in instance.all_logs(run.result.run_id))
-    assert "No credentials for the Anthropic API. Set ANTHROPIC_API_KEY" in told
+    (failure,) = [event for event in run.result.all_events if event.is_failure]
+    assert failure.event_specific_data.error.message.endswith(
+        "No credentials for the Anthropic API. Set ANTHROPIC_API_KEY where runs are executed, "
+        "or pass api_key= to ClaudeResource.\n"
+    )
+
+
+def test_a_tick_without_credentials_is_a_skip_with_the_reason(locate, instance, store):
+    locate(build_labels()).materialize("labels_batch")
+    location = Location(instance, ClaudeResource(store=str(store)), build_labels())
+
+    tick = location.tick()
+
+    assert not tick.run_requests
+    assert tick.skip_message.startswith("No credentials for the Anthropic API.")
+
+
+def test_a_job_of_another_account(locate):
+    location = locate(build_labels())
+    with cp.Sandbox(workspace="wrkspc_2", batch_seconds=3600) as theirs:
+        claude = ClaudeResource(base_url=theirs.url, api_key="theirs", store=location.claude.store)
+        Location(location.instance, claude, build_labels()).materialize("labels_batch")
+        (status,) = cp.list_jobs(store=location.claude.store_path())
+
+        run = location.materialize("labels")
+
+    assert run.reason == (
+        f"{status.job_id} belongs to account 'wrkspc_2', but this client acts for 'sandbox'. "
+        "Use the API key or base URL it was submitted with."
+    )
 
 
 def test_credentials_that_the_api_refuses(locate, sandbox):
@@ -118,7 +135,7 @@ def test_credentials_that_the_api_refuses(locate, sandbox):
 
 
 def test_two_builders_with_one_key_do_not_load():
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match="labels"):
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"Duplicate asset key: .*labels"):
         dg.Definitions.validate_loadable(
             dg.Definitions.merge(
                 build_labels(),
@@ -137,7 +154,9 @@ def test_both_or_neither_of_source_and_upstream(sources):
         build_batch_defs(**REQUEST, **sources)
 
 
-@pytest.mark.parametrize("argument", [{"modle": "x"}, {"name": "x"}, {"store": "x"}, {"client": None}, {"base_url": "x"}])
+@pytest.mark.parametrize(
+    "argument", [{"modle": "x"}, {"name": "x"}, {"store": "x"}, {"client": None}, {"base_url": "x"}]
+)
 def test_arguments_that_are_not_of_a_request(argument):
     with pytest.raises(TypeError, match=next(iter(argument))):
         build_batch_defs(**REQUEST, source="reviews.csv", **argument)

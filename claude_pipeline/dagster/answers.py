@@ -49,6 +49,11 @@ class Answers:
     prefix: str
     min_succeeded: float
 
+    def jobs(self, claude: ClaudeResource) -> list["cp.Status"]:
+        """Return how the jobs of this asset stand, the one submitted last at the end."""
+        name = self.key.to_user_string()
+        return [status for status in cp.list_jobs(store=claude.store_path()) if status.name == name]
+
     def advance(self, context: dg.AssetExecutionContext, claude: ClaudeResource) -> "cp.Status":
         """Advance every open job of this asset, and return how the one submitted last stands.
 
@@ -56,22 +61,33 @@ class Answers:
             dagster.Failure: Nothing was submitted, or elsewhere.
             JobBlockedError: The job waits for its user.
         """
-        name = self.key.to_user_string()
-        jobs = [status for status in cp.list_jobs(store=claude.store_path()) if status.name == name]
+        jobs = self.jobs(claude)
         if not jobs:
-            raise dg.Failure(self._nothing_submitted(context, claude), allow_retries=False)
+            raise dg.Failure(self.nothing_submitted(context.instance, claude), allow_retries=False)
         for status in jobs:
             if status.state in {"planning", "in_progress", "canceling"}:
-                claude.open_job(status.job_id).advance()
-        latest = claude.open_job(jobs[-1].job_id).status()
+                self._advance(context, claude, status, is_last=status is jobs[-1])
+        latest = self.jobs(claude)[-1]
         if latest.state == "blocked":
-            raise cp.JobBlockedError(latest.job_id, reason=latest.reason or "")
+            mended = f"Once mended: {claude.resume_command(latest.job_id)}"
+            raise cp.JobBlockedError(latest.job_id, reason=f"{latest.reason} {mended}")
         return latest
 
-    def _nothing_submitted(self, context: dg.AssetExecutionContext, claude: ClaudeResource) -> str:
-        event = context.instance.get_latest_materialization_event(self.batch_key)
+    def _advance(
+        self, context: dg.AssetExecutionContext, claude: ClaudeResource, status: "cp.Status", *, is_last: bool
+    ) -> None:
+        try:
+            claude.open_job(status.job_id).advance()
+        except cp.AccountError as error:
+            if is_last:
+                raise
+            context.log.warning(str(error))
+
+    def nothing_submitted(self, instance: dg.DagsterInstance, claude: ClaudeResource) -> str:
+        """Say what to do when the store has no job of this asset."""
+        event = instance.get_latest_materialization_event(self.batch_key)
         batch = self.batch_key.to_user_string()
-        if event is None or event.asset_materialization is None:
+        if event is None or event.asset_materialization is None or JOB_ID not in event.asset_materialization.metadata:
             return f"Nothing was submitted yet. Materialize {batch} first."
         job_id = event.asset_materialization.metadata[JOB_ID].value
         return (
@@ -82,8 +98,9 @@ class Answers:
     def collect(self, status: "cp.Status", claude: ClaudeResource) -> Collected:
         """Write the answers of a job that has ended, and read back what is said of them."""
         path = self.output_path or claude.answers_path(self.key.to_user_string())
-        path.parent.mkdir(exist_ok=True)
-        claude.open_job(status.job_id).write(path)
+        if self.output_path is None:
+            path.parent.mkdir(exist_ok=True)
+        cp.open_job(status.job_id, store=claude.store_path()).write(path)
         with pq.ParquetFile(path) as file:
             metadata = answers_metadata(status, path, file, self.prefix) | claude.describe()
             checks = [self._check_rows(status, file), self._check_succeeded(status)]

@@ -1,6 +1,5 @@
 """A table's answers as two assets: one submits, the other holds the answers when they are there."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,9 +46,9 @@ def build_batch_defs(
         **request: What `claude_pipeline.submit` takes: `template`, `model`, `max_tokens`, `params` and so on.
 
     Raises:
-        InputError: Both or neither of `source` and `upstream` are given.
+        InputError: Both or neither of `source` and `upstream` are given, or `min_succeeded` is no share.
         OutputError: `output_path` cannot be written.
-        TypeError: `claude_pipeline.submit` has no such argument, or one is missing.
+        TypeError: There is no such argument, or one is missing.
 
     Examples:
         .. code-block:: python
@@ -68,7 +67,9 @@ def build_batch_defs(
     """
     if (source is None) == (upstream is None):
         raise cp.InputError("build_batch_defs needs one of source= and upstream=, and only one.")
-    inspect.signature(cp.submit).bind(source, **request)
+    if not 0 <= min_succeeded <= 1:
+        raise cp.InputError(f"min_succeeded is {min_succeeded}. It is a share of the rows, from 0 to 1.")
+    _check_request(request)
     asset_key = dg.AssetKey.from_coercible(key)
     *parents, last = asset_key.path
     answers = Answers(
@@ -93,6 +94,14 @@ def build_batch_defs(
             automation_sensor,
         ],
     )
+
+
+def _check_request(request: "cp.SubmitOptions") -> None:
+    required, taken = cp.SubmitOptions.__required_keys__, cp.SubmitOptions.__annotations__
+    for name in request.keys() - taken.keys():
+        raise TypeError(f"build_batch_defs has no argument {name!r}. Of a request it takes: {', '.join(taken)}.")
+    for name in sorted(required - request.keys()):
+        raise TypeError(f"build_batch_defs needs the argument {name!r}.")
 
 
 def _checked(path: str | Path | None) -> Path | None:

@@ -1,5 +1,6 @@
 """Where credentials and the store are told, once for a code location."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,11 @@ import claude_pipeline as cp
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
+
+_NO_CREDENTIALS = (
+    "No credentials for the Anthropic API. Set ANTHROPIC_API_KEY where runs are executed, or pass api_key= to "
+    "ClaudeResource."
+)
 
 
 class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own base is generic in itself
@@ -42,8 +48,12 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Fail a run without credentials before its inputs are loaded."""
-        if context.run is not None:
+        if context.run is None:
+            return
+        try:
             self.client().close()
+        except cp.CredentialsError:
+            raise dg.DagsterError(_NO_CREDENTIALS) from None  # Dagster shows no other error's text first
 
     def client(self) -> "Anthropic":
         """Return the SDK's client, with this resource's credentials.
@@ -60,6 +70,10 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
     def open_job(self, job_id: str) -> "cp.Job":
         """Open a job of the store."""
         return cp.open_job(job_id, store=self.store_path(), client=self.client())
+
+    def resume_command(self, job_id: str) -> str:
+        """Return what to type when a blocked job may go on."""
+        return shlex.join(["claude-pipeline", "resume", job_id, "--store", str(self.store_path())])
 
     def answers_path(self, key: str) -> Path:
         """Return where the answers of an asset are, unless `build_batch_defs` was given another path."""

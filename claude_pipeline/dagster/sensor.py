@@ -34,20 +34,26 @@ def build_batch_sensor(answers: Answers, job: Any, *, minimum_interval_seconds: 
         description=f"Polls the batches of {answers.key.to_user_string()}, and materializes it when they have ended.",
     )
     def batch_sensor(context: dg.SensorEvaluationContext, claude: ClaudeResource) -> dg.SensorResult | dg.SkipReason:
-        jobs = _jobs(answers, claude)
-        if any(status.state in _OPEN for status in jobs):
-            polled = {status.job_id: status for status in _poll(claude)}
-            jobs = [polled.get(status.job_id, status) for status in _jobs(answers, claude)]
+        try:
+            jobs, is_reachable = _look(answers, claude)
+        except cp.PipelineError as error:
+            return dg.SkipReason(str(error))
         if not jobs:
-            return dg.SkipReason(f"Nothing was submitted yet: materialize {answers.batch_key.to_user_string()}.")
-        return _Tick(context, answers, jobs).result()
+            return dg.SkipReason(answers.nothing_submitted(context.instance, claude))
+        return _Tick(context, answers, claude, jobs, is_reachable=is_reachable).result()
 
     return batch_sensor
 
 
-def _jobs(answers: Answers, claude: ClaudeResource) -> list["cp.Status"]:
-    name = answers.key.to_user_string()
-    return [status for status in cp.list_jobs(store=claude.store_path()) if status.name == name]
+def _look(answers: Answers, claude: ClaudeResource) -> tuple[list["cp.Status"], bool]:
+    """Return the asset's jobs, and whether the API could be asked about those that are open."""
+    jobs = answers.jobs(claude)
+    if not any(status.state in _OPEN for status in jobs):
+        return jobs, True
+    polled = {status.job_id: status for status in _poll(claude)}
+    jobs = answers.jobs(claude)
+    noted = [polled.get(status.job_id, status) for status in jobs]
+    return noted, [status.reason for status in noted] == [status.reason for status in jobs]
 
 
 def _poll(claude: ClaudeResource) -> list["cp.Status"]:
@@ -57,12 +63,21 @@ def _poll(claude: ClaudeResource) -> list["cp.Status"]:
 class _Tick:
     """What one look at the jobs of an asset leads to. The last job is the one whose answers the asset holds."""
 
-    def __init__(self, context: dg.SensorEvaluationContext, answers: Answers, jobs: Sequence["cp.Status"]) -> None:
-        self._context, self._answers, self._jobs = context, answers, jobs
+    def __init__(
+        self,
+        context: dg.SensorEvaluationContext,
+        answers: Answers,
+        claude: ClaudeResource,
+        jobs: Sequence["cp.Status"],
+        *,
+        is_reachable: bool,
+    ) -> None:
+        self._context, self._answers, self._claude = context, answers, claude
+        self._jobs, self._is_reachable = jobs, is_reachable
         self._seen: dict[str, int] = json.loads(context.cursor or "{}")
 
     def result(self) -> dg.SensorResult:
-        """Request a run for each job with something to do; say in words how the others stand."""
+        """Request one run, which advances every job, if a job has something to do; else say how they stand."""
         requests, words = list[dg.RunRequest](), list[str]()
         for status in self._jobs:
             if not self._is_due(status):
@@ -71,7 +86,7 @@ class _Tick:
             hindrance = self._hindrance(status)
             if hindrance:
                 words.append(hindrance)
-            else:
+            elif not requests:
                 requests.append(self._request(status))
         events = list(self._observations())
         return dg.SensorResult(
@@ -84,7 +99,7 @@ class _Tick:
     def _is_due(self, status: "cp.Status") -> bool:
         if status.state == "ended":
             return status is self._jobs[-1] and not self._is_materialized(status)
-        return status.is_due
+        return status.is_due and self._is_reachable
 
     def _is_materialized(self, status: "cp.Status") -> bool:
         event = self._context.instance.get_latest_materialization_event(self._answers.key)
@@ -107,16 +122,17 @@ class _Tick:
         return None
 
     def _request(self, status: "cp.Status") -> dg.RunRequest:
-        tried = len(self._context.instance.get_runs(dg.RunsFilter(tags=_tags(status)), limit=FAILED_RUNS))
+        tried = self._context.instance.get_runs_count(dg.RunsFilter(tags=_tags(status)))
         again = f":{tried}" if tried else ""
         return dg.RunRequest(run_key=f"{status.job_id}:{status.changes}{again}", tags=_tags(status))
 
     def _words(self, status: "cp.Status") -> str:
         if status.state == "ended":
             return f"{status.job_id} has ended, and its answers are materialized."
-        resume = f" Mend it, then: claude-pipeline resume {status.job_id}" if status.state == "blocked" else ""
-        done, reason = _percent(status), f" {status.reason}" if status.reason else ""
-        return f"{status.job_id} is {status.state.replace('_', ' ')}: {done} %.{reason}{resume}"
+        reason = f" {status.reason}" if status.reason else ""
+        if status.state == "blocked":
+            return f"{status.job_id} is blocked:{reason} Once mended: {self._claude.resume_command(status.job_id)}"
+        return f"{status.job_id} is {status.state.replace('_', ' ')}: {_percent(status)} %.{reason}"
 
     def _observations(self) -> Iterator[dg.AssetObservation]:
         """Observe each further tenth, not each tick: a day has thousands."""
