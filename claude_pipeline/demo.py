@@ -3,21 +3,21 @@
 import importlib
 import inspect
 import pkgutil
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import ModuleType, NoneType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
 import claude_pipeline as cp
+from claude_pipeline.arrays import make_record_batch
 
 TEMPLATE = (
-    "Summarize in one plain sentence what this part of Python's standard library does.\n\n"
-    "{name}{signature}\n\n{docstring}"
+    "{docstring}\n\n"
+    "This is what Python's standard library says of {name}{signature}. Summarize in one plain sentence what it does."
 )
 MODEL = "claude-haiku-4-5"
 MAX_TOKENS = 100
@@ -54,10 +54,8 @@ def standard_library(rows: int | None = None) -> pa.Table:
         entries = [entry for module in _modules() for entry in _entries(module)]
     if rows is not None and rows < len(entries):
         entries = [entries[index * len(entries) // rows] for index in range(rows)]
-    columns = zip(*entries, strict=True)
-    return pa.table(
-        {field: pa.array(column, pa.string()) for field, column in zip(Entry._fields, columns, strict=True)}
-    )
+    schema = pa.schema([(field, pa.string()) for field in Entry._fields])
+    return pa.Table.from_batches([make_record_batch(entries, schema)])
 
 
 def prompts(table: pa.Table) -> Iterator[str]:
@@ -78,15 +76,6 @@ def ask(table: pa.Table, *, store: str | None, base_url: str | None) -> "cp.Job"
         store=store,
         base_url=base_url,
     )
-
-
-def answer(params: Mapping[str, Any]) -> str:
-    """Answer a request as a terse colleague would: with the docstring's first sentence."""
-    prompt = params["messages"][0]["content"]
-    docstring = prompt.split("\n\n", 2)[-1]
-    paragraph = " ".join(docstring.split("\n\n", 1)[0].split())
-    sentence = re.split(r"(?<=[.!?]) (?=[A-Z])", paragraph, maxsplit=1)[0]
-    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence.rstrip(':;,')}."
 
 
 def _modules() -> Iterator[ModuleType]:

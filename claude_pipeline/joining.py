@@ -2,7 +2,7 @@
 
 A job's own shards hold results in the order of its input, so most of the join is a walk along both. Rows that are
 answered elsewhere (duplicates, other jobs' requests) are located by their claims, and brought into input order on
-disk in two sequential passes. Memory stays at a few batches of about 8 MB.
+disk in two sequential passes. Memory stays at a few batches of about 1 MB.
 """
 
 import tempfile
@@ -31,7 +31,9 @@ ANSWER_SCHEMA = pa.schema(
     ]
 )
 _RESULT_COLUMNS = [field.name for field in RESULT_FIELDS]
+_STEP_BYTES = 4_000_000
 _BUCKETS = 1024
+_BUCKET_BYTES = 16_000_000
 _LOCATED = np.dtype([("row", "<i8"), ("position", "<i8"), ("address", f"V{ID_BYTES}")])
 
 
@@ -40,8 +42,8 @@ def join(store: Store, job: JobRecord) -> Iterator[tuple[pa.RecordBatch, pa.Reco
     with ExitStack() as stack:
         source = stack.enter_context(open_parquet(store.input_path(job.job_id)))
         own = stack.enter_context(closing(_OwnAnswers(store, job)))
-        step = rows_within(row_bytes(source) + own.row_bytes)
-        elsewhere = stack.enter_context(_elsewhere(store, job, step))
+        step = rows_within(row_bytes(source) + own.row_bytes, size=_STEP_BYTES)
+        elsewhere = stack.enter_context(_elsewhere(store, job, rows_within(own.row_bytes or 1, size=_BUCKET_BYTES)))
         first = 0
         for batch in source.iter_batches(batch_size=step):
             stop = first + batch.num_rows
@@ -220,9 +222,9 @@ def _read_streams(path: Path) -> _Piece:
 
 
 @contextmanager
-def _elsewhere(store: Store, job: JobRecord, step: int) -> Iterator[_Elsewhere]:
+def _elsewhere(store: Store, job: JobRecord, rows_a_bucket: int) -> Iterator[_Elsewhere]:
     with tempfile.TemporaryDirectory(dir=store.path / "spool") as folder:
-        found = _Elsewhere(Path(folder), max(step, -(-job.rows // _BUCKETS)))
+        found = _Elsewhere(Path(folder), max(rows_a_bucket, -(-job.rows // _BUCKETS)))
         path = store.foreign_path(job.job_id)
         if path.exists():
             for shard in _locate(store, job, path, Path(folder), found):

@@ -34,7 +34,6 @@ from claude_pipeline.status import JobState
 _TALLIES = {number: tally for tally, number in FAILED.items()}
 _LOOKUP = 10_000
 
-
 _JOB = ", ".join(f"jobs.{field.name}" for field in fields(JobRecord))
 _SHARD = ", ".join(f"shards.{field.name}" for field in fields(Shard))
 
@@ -135,18 +134,8 @@ class Ledger:
         """
         with self.transaction():
             shard = self._insert_shard(job.job_id, job.account, members, attempt)
-            positions = range(len(members))
-            claims = sorted(
-                (job.account, address, shard, position)
-                for address, position in zip(members.split(), positions, strict=True)
-            )
-            self._retract_failures(job, [address for _, address, _, _ in claims])
-            won = self._database.run_many(
-                "INSERT INTO claims (account, address, shard, position) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (account, address) DO UPDATE"
-                " SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0",
-                claims,
-            )
+            self._retract_failures(job, members.split())
+            won = self._database.claim(job.account, members.addresses, shard)
             if won < len(members):
                 members = self._keep_won(job.account, shard, members)
             if members:

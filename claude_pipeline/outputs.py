@@ -18,15 +18,34 @@ from claude_pipeline.joining import ANSWER_SCHEMA, join
 from claude_pipeline.records import JobRecord
 from claude_pipeline.store import Store, open_parquet
 
+_ROW_GROUP_BYTES = 8_000_000
+
 
 class _Writer(Protocol):
     def write_batch(self, batch: pa.RecordBatch) -> None: ...
     def close(self) -> None: ...
 
 
-def _parquet_writer(path: Path, schema: pa.Schema) -> _Writer:
-    writer: _Writer = pq.ParquetWriter(path, schema, compression="zstd")
-    return writer
+class _ParquetWriter:
+    """Gathers batches to row groups that readers like."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._file = pq.ParquetWriter(path, schema, compression="zstd")
+        self._group: list[pa.RecordBatch] = []
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        self._group.append(batch)
+        if sum(batch.nbytes for batch in self._group) > _ROW_GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._group:
+            self._file.write_table(pa.Table.from_batches(self._group))
+            self._group.clear()
 
 
 def _csv_writer(path: Path, schema: pa.Schema) -> _Writer:
@@ -34,7 +53,7 @@ def _csv_writer(path: Path, schema: pa.Schema) -> _Writer:
     return writer
 
 
-_WRITERS: dict[str, Callable[[Path, pa.Schema], _Writer]] = {".parquet": _parquet_writer, ".csv": _csv_writer}
+_WRITERS: dict[str, Callable[[Path, pa.Schema], _Writer]] = {".parquet": _ParquetWriter, ".csv": _csv_writer}
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:

@@ -129,6 +129,7 @@ class _Planner:
         own = ledger.own_shards(job.job_id)
         self._asked = np.unique(np.concatenate([ledger.members(s.shard).rows for s in own])) if own else np.empty(0)
         self._own = {shard.shard for shard in own}
+        self._known: dict[bytes, Claim] = {}
         self._first = 0
         self._batch: pa.RecordBatch = None
 
@@ -142,13 +143,13 @@ class _Planner:
         self._first, self._batch = first, batch
         requests = list(self._form.render(batch))
         addresses = {r.address for r in requests if isinstance(r, Request) and r.address not in self._builder}
-        known = self._look_up(addresses)
+        self._known = self._look_up(addresses)
         for row, request in enumerate(requests, first):
             if isinstance(request, Unsendable):
                 self._refuse(row, request)
             elif request.address in self._builder:
                 self._leave(row, request.address, "duplicates")
-            elif (claim := known.get(request.address)) and not claim.failed:
+            elif (claim := self._known.get(request.address)) and not claim.failed:
                 self._leave_claimed(row, request.address, claim)
             else:
                 self._ask(row, request)
@@ -208,6 +209,7 @@ class _Planner:
             self.hold()
             won = self._ledger.add_shard(self._job, wanted)
         self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
+        self._known |= dict.fromkeys(won.split(), Claim(max(self._own), 0, 0))
         self.counts["requests"] += len(won)
         if len(won) < len(wanted):
             lost = set(wanted.split()) - set(won.split())

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
 
@@ -17,8 +19,7 @@ CHARACTERS_PER_TOKEN = 3.0  # on the safe side: English runs at about four
 _PRICE_KEYS = ("input_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok", "output_mtok")
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
+class TokenUsage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one answer, each counted once: `input` is what no cache took part in."""
 
     input: int = 0
@@ -44,8 +45,14 @@ class Rates:
 
     def usd(self, usage: TokenUsage) -> float:
         """Price one answer of a batch."""
-        counts = (usage.input, usage.cache_read, usage.cache_write, usage.cache_write_1h, usage.output)
-        tokens = sum(rate * count for rate, count in zip(self.tokens, counts, strict=True))
+        fresh, read, write, write_1h, output = self.tokens
+        tokens = (
+            fresh * usage.input
+            + read * usage.cache_read
+            + write * usage.cache_write
+            + write_1h * usage.cache_write_1h
+            + output * usage.output
+        )
         return BATCH_DISCOUNT * tokens + self.web_search * usage.web_searches
 
 

@@ -31,7 +31,7 @@ _NEVER_SENT = {
 _encode_text = msgspec.json.Encoder().encode
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request: its address (16 bytes) and its `params` as the bytes that are sent."""
 
     address: bytes

@@ -35,7 +35,7 @@ RESULT_FIELDS = [
     pa.field("request_id", pa.string()),
 ]
 RESULT_SCHEMA = pa.schema([*RESULT_FIELDS, pa.field("line", pa.large_binary())])
-DECODE_BYTES = 8_000_000
+DECODE_BYTES = 4_000_000
 
 Verdict = Literal["succeeded", "final", "again", "account", "canceled"]
 
@@ -180,7 +180,7 @@ class Decoded:
 
 
 def decode(file: BinaryIO, spool: Spool, prices: PriceList) -> Iterator[Decoded]:
-    """Decode spooled lines in the shard's order, at most about 8 MB of them at a time.
+    """Decode spooled lines in the shard's order, at most about 4 MB of them at a time.
 
     Raises:
         ResultsError: A line is not a result.

@@ -94,8 +94,9 @@ def write_body(requests: Iterable[Request], file: BinaryIO) -> int:
     buffer = bytearray(_OPENING)
     size = 0
     separator = b""
-    for address, params in requests:
-        buffer += separator + _BEFORE_ID + address.hex().encode() + _BEFORE_PARAMS + params + _AFTER_PARAMS
+    for request in requests:
+        custom_id = request.address.hex().encode()
+        buffer += separator + _BEFORE_ID + custom_id + _BEFORE_PARAMS + request.params + _AFTER_PARAMS
         separator = _BETWEEN
         if len(buffer) >= _WRITE_BYTES:
             size += file.write(buffer)

@@ -24,7 +24,7 @@ from claude_pipeline.files import cannot_write, replacing
 from claude_pipeline.ledger import Ledger
 
 FOLDER = ".claude_pipeline"
-READ_BYTES = 8_000_000
+READ_BYTES = 1_000_000
 _MAX_READ_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20
 _LEFT_BEHIND_SECONDS = 2 * 24 * 3600
@@ -118,15 +118,15 @@ def row_bytes(file: pq.ParquetFile, columns: set[str] | None = None) -> int:
     return max(1, int(total) // max(1, int(file.metadata.num_rows)))
 
 
-def rows_within(bytes_a_row: int) -> int:
-    """Return how many rows make a batch of about 8 MB."""
-    return max(1, min(_MAX_READ_ROWS, READ_BYTES // bytes_a_row))
+def rows_within(bytes_a_row: int, *, size: int = READ_BYTES) -> int:
+    """Return how many rows make a batch of about `size` bytes."""
+    return max(1, min(_MAX_READ_ROWS, size // bytes_a_row))
 
 
 def read_batches(
     path: Path, columns: set[str], *, between: tuple[int, int] | None = None
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield batches of about 8 MB of these columns, each with the number of its first row.
+    """Yield batches of about 1 MB of these columns, each with the number of its first row.
 
     `between` skips the row groups that hold no row from its first to its last.
     """

@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from claude_pipeline.cli import main
-from claude_pipeline.demo import TEMPLATE, answer, prompts, standard_library
+from claude_pipeline.demo import TEMPLATE, prompts, standard_library
+from claude_pipeline.sandbox.answers import facts
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +63,13 @@ def test_fewer_rows_are_spread_over_the_library(rows):
     assert len(set(some["module"].to_pylist())) > rows // 3
 
 
-def test_the_sandbox_answers_with_the_docstrings_first_sentence():
-    docstring = "Return the\nthing. It may be None.\n\nMore."
+@pytest.mark.parametrize(
+    "docstring", ["Return the thing. It may be None.\n\nMore.", "Return the thing.", "Things\n\nOne. Two."]
+)
+def test_the_sandbox_answers_with_the_docstrings_first_sentence_or_paragraph(docstring):
     prompt = TEMPLATE.format(name="f", signature="(x)", docstring=docstring)
-    assert answer({"messages": [{"role": "user", "content": prompt}]}) == "Return the thing."
+    said = facts({"messages": [{"role": "user", "content": prompt}]})
+    assert said == ("Things" if docstring.startswith("Things") else "Return the thing.")
 
 
 def test_the_demo_leaves_one_file_and_tells_what_happened(demo, tmp_path):

@@ -52,7 +52,7 @@ def test_no_shard_exceeds_its_limits_and_every_size_is_exact(sizes, max_requests
 def test_a_body_is_the_json_that_the_api_documents(sizes):
     requests = make_requests(sizes)
     assert json.loads(write(requests)[1]) == {
-        "requests": [{"custom_id": address.hex(), "params": json.loads(params)} for address, params in requests]
+        "requests": [{"custom_id": r.address.hex(), "params": json.loads(r.params)} for r in requests]
     }
 
 

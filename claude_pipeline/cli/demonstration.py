@@ -18,7 +18,7 @@ from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_table
 from claude_pipeline.cli.shell import leave, say
 from claude_pipeline.cli.waiting import next_step, wait_for
-from claude_pipeline.demo import MAX_TOKENS, MODEL, answer, ask, prompts, standard_library
+from claude_pipeline.demo import MAX_TOKENS, MODEL, ask, prompts, standard_library
 from claude_pipeline.errors import OutputError
 from claude_pipeline.pricing import worst_case_usd
 from claude_pipeline.status import Status
@@ -73,7 +73,7 @@ def _surroundings(*, live: bool) -> Iterator[Place]:
         shutil.rmtree(store, ignore_errors=True)
         return
     try:
-        with cp.Sandbox(batch_seconds=2, answer=answer) as server:
+        with cp.Sandbox(batch_seconds=2) as server:
             yield Place(store, server.url)
     finally:
         shutil.rmtree(store, ignore_errors=True)

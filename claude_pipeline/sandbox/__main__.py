@@ -1,13 +1,13 @@
 """Run a sandbox in a process of its own: `python -m claude_pipeline.sandbox --port 0`."""
 
-import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from math import inf
+from pathlib import Path
 
-from claude_pipeline.sandbox.errors import ListenError
+from claude_pipeline.sandbox.errors import DataError, ListenError
 from claude_pipeline.sandbox.running import Sandbox, run_sandbox
-from claude_pipeline.sandbox.shared import IDENTITY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,9 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     rates, idle_seconds = dict(options.pop("error_rate")), options.pop("idle_seconds")
     try:
-        sandbox = Sandbox(**options, error_rates=rates, identity=os.environ.get(IDENTITY, ""))
+        sandbox = Sandbox(**options, error_rates=rates)
         run_sandbox(sandbox, on_ready=_print_url, idle_seconds=idle_seconds)
-    except (ListenError, ValueError) as error:
+    except (DataError, ListenError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
@@ -43,8 +43,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--max-queued-requests", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workspace", default="sandbox")
-    parser.add_argument("--data", metavar="DIR", help="keep the batches here")
-    parser.add_argument("--idle-seconds", type=float, help="stop when nobody has called for so long")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep the batches here")
+    parser.add_argument("--idle-seconds", type=float, default=inf, help="stop when nobody has asked for so long")
     return parser
 
 

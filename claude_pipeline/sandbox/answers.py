@@ -14,7 +14,7 @@ AnswerFunction = Callable[[dict[str, Any]], str]
 CHARACTERS_A_TOKEN: Final = 4
 LONGEST_SENTENCE: Final = 2_000
 UNREAD: Final = frozenset({"type", "role", "source", "id", "tool_use_id", "cache_control"})
-SENTENCE_END: Final = re.compile(r"[.!?](?=\s|$)")
+SENTENCE_END: Final = re.compile(r"[.!?](?=\s|$)|(?=\n\s*\n)")
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -57,7 +57,7 @@ def answer(params: dict[str, Any], *, write: AnswerFunction) -> Answer:
 
 
 def facts(params: Params) -> str:
-    """Answer with the first sentence of the last user turn."""
+    """Answer with the first sentence of the last user turn, or its first paragraph if that is shorter."""
     asked = [turn["content"] for turn in params["messages"] if turn["role"] == "user"]
     text = "\n".join(_texts(asked[-1])).strip()[:LONGEST_SENTENCE]
     end = SENTENCE_END.search(text)

@@ -8,9 +8,9 @@ from typing import Any
 
 from claude_pipeline.sandbox import models
 from claude_pipeline.sandbox.answers import answer, input_tokens
-from claude_pipeline.sandbox.batches import Batch, accept, result_chunks, settle, show
+from claude_pipeline.sandbox.batches import Batch, Ending, accept, result_chunks, settle, show
 from claude_pipeline.sandbox.errors import ApiError, InvalidRequestError, NotFoundError
-from claude_pipeline.sandbox.journal import Event, Journal
+from claude_pipeline.sandbox.journal import Billed, Canceled, Created, Deleted, Ended, Event, Journal, Stepped
 from claude_pipeline.sandbox.outcomes import Answering, Row
 from claude_pipeline.sandbox.pages import page, show_page
 from claude_pipeline.sandbox.params import check_message, check_prompt
@@ -46,14 +46,24 @@ class Api:
         self._batches: dict[str, Batch] = {}
         self._tally = Tally()
         self._journal = journal
-        for event, body in journal.replay():
-            self._happen(event, body)
+
+    def repeat(self, event: Event, requests: Iterable[Request]) -> None:
+        """Let happen again what an earlier process has recorded."""
+        match event:
+            case Created():
+                self._accept(event, requests)
+            case Billed():
+                self._tally.messages = event
+            case Stepped():
+                """The clock's."""
+            case _ if event.batch_id in self._batches:
+                self._change(event)
 
     def create(self, body: bytearray, *, version: str, base_url: str, now: float) -> MessageBatch:
         """Accept a batch; its answers are written when it ends."""
         requests = decode_batch(body)
         self._check_queue(len(requests), now=now)
-        event = Event("create", f"msgbatch_01{token_hex(11)}", now, version)
+        event = Created(f"msgbatch_01{token_hex(11)}", now, version)
         self._journal.record(event, body)
         return show(self._accept(event, requests), base_url=base_url, now=now)
 
@@ -71,7 +81,7 @@ class Api:
         """Begin to cancel a batch; it has ended by the next look. One that ended before stays as it is."""
         batch = self._look(batch_id, now=now)
         if batch.status == "in_progress":
-            self._journal.record(Event("cancel", batch_id, now))
+            self._journal.record(Canceled(batch_id, now))
             batch = self._batches[batch_id] = replace(batch, cancel_initiated_at=now)
         return show(batch, base_url=base_url, now=now)
 
@@ -80,7 +90,7 @@ class Api:
         if self._look(batch_id, now=now).status != "ended":
             message = f"Message Batch {batch_id} cannot be deleted while it is processing; cancel it first"
             raise InvalidRequestError(message)
-        self._journal.record(Event("delete", batch_id, now))
+        self._journal.record(Deleted(batch_id))
         del self._batches[batch_id]
         return {"id": batch_id, "type": "message_batch_deleted"}
 
@@ -95,7 +105,7 @@ class Api:
         """Answer a message, and say whether it should be streamed."""
         params = check_message(decode(body), version=version)
         answered = answer(dict(params), write=self._answering.write)
-        self._tally.bill_message(answered)
+        self._journal.record(self._tally.bill_message(answered))
         return answered.message(body, service_tier="standard"), params.get("stream", False)
 
     def count_tokens(self, body: bytearray, *, version: str) -> dict[str, int]:
@@ -123,23 +133,22 @@ class Api:
         batches = [self._find(batch_id)] if batch_id else [*self._batches.values()]
         return (_received(batch.id, row) for batch in batches for row in batch.rows)
 
-    def _accept(self, event: Event, requests: Iterable[Request]) -> Batch:
+    def _accept(self, event: Created, requests: Iterable[Request]) -> Batch:
         self._tally.batches += 1
         rows = [Row(request.custom_id, request.params, self._tally.receive(request.custom_id)) for request in requests]
-        batch = self._batches[event.batch_id] = accept(event.batch_id, rows, version=event.version, now=event.now)
+        batch = self._batches[event.batch_id] = accept(event.batch_id, rows, version=event.version, now=event.at)
         return batch
 
-    def _happen(self, event: Event, body: bytearray) -> None:
-        """Let happen again what the journal tells."""
-        match event.kind:
-            case "create":
-                self._accept(event, decode_batch(body))
-            case "cancel":
-                batch = self._look(event.batch_id, now=event.now)
-                self._batches[event.batch_id] = replace(batch, cancel_initiated_at=event.now)
-            case "delete":
-                self._look(event.batch_id, now=event.now)
-                del self._batches[event.batch_id]
+    def _change(self, event: Canceled | Ended | Deleted) -> None:
+        batch = self._batches[event.batch_id]
+        match event:
+            case Canceled():
+                self._batches[batch.id] = replace(batch, cancel_initiated_at=event.at)
+            case Ended():
+                self._batches[batch.id] = replace(batch, ending=Ending(event.at, event.unfinished))
+            case Deleted():
+                self._look(batch.id, now=batch.created_at)
+                del self._batches[batch.id]
 
     def _find(self, batch_id: str) -> Batch:
         if batch_id not in self._batches:
@@ -150,6 +159,8 @@ class Api:
         before = self._find(batch_id)
         batch = settle(before, answering=self._answering, batch_seconds=self._batch_seconds, now=now)
         if batch is not before:
+            if batch.ending and not before.ending:
+                self._journal.record(Ended(batch_id, batch.ending.at, batch.ending.unfinished))
             self._batches[batch_id] = batch
             self._tally.bill(batch.rows, batch.outcomes)
         return batch

@@ -16,15 +16,27 @@ RESULTS_KEPT: Final = 29 * DAY
 ROWS_A_CHUNK: Final = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When a batch ended, and what became of requests if it stopped early."""
+
+    at: float
+    unfinished: Unanswered | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch and its requests; times are seconds since the epoch."""
+    """A batch and its requests; times are seconds since the epoch.
+
+    One whose `ending` is known from an earlier process is settled at the first look.
+    """
 
     id: str
     created_at: float
     version: str
     rows: Sequence[Row]
     cancel_initiated_at: float | None = None
+    ending: Ending | None = None
     ended_at: float | None = None
     outcomes: Sequence[Outcome] = ()
     counts: RequestCounts
@@ -53,19 +65,21 @@ def accept(batch_id: str, rows: Sequence[Row], *, version: str, now: float) -> B
 
 def settle(batch: Batch, *, answering: Answering, batch_seconds: float, now: float) -> Batch:
     """End the batch if it was canceled or its time has come, else leave it as it is."""
-    match batch.status:
-        case "canceling":
-            return _end(batch, answering=answering, unfinished="canceled", now=now)
-        case "in_progress" if now >= batch.ends_at(batch_seconds):
-            unfinished: Unanswered | None = "expired" if batch_seconds > DAY else None
-            return _end(batch, answering=answering, unfinished=unfinished, now=batch.ends_at(batch_seconds))
-        case _:
-            return batch
+    if batch.status == "ended":
+        return batch
+    ending = batch.ending or _ending(batch, batch_seconds=batch_seconds, now=now)
+    if ending is None:
+        return batch
+    outcomes = [answering.outcome(row, version=batch.version, unfinished=ending.unfinished) for row in batch.rows]
+    return replace(batch, ending=ending, ended_at=ending.at, outcomes=outcomes, counts=_count(outcomes))
 
 
-def _end(batch: Batch, *, answering: Answering, unfinished: Unanswered | None, now: float) -> Batch:
-    outcomes = [answering.outcome(row, version=batch.version, unfinished=unfinished) for row in batch.rows]
-    return replace(batch, ended_at=now, outcomes=outcomes, counts=_count(outcomes))
+def _ending(batch: Batch, *, batch_seconds: float, now: float) -> Ending | None:
+    if batch.status == "canceling":
+        return Ending(now, "canceled")
+    if now < batch.ends_at(batch_seconds):
+        return None
+    return Ending(batch.ends_at(batch_seconds), "expired" if batch_seconds > DAY else None)
 
 
 def _count(outcomes: Sequence[Outcome]) -> RequestCounts:

@@ -1,6 +1,5 @@
 """What every request and every response passes: credentials, version, account, errors in one shape."""
 
-from collections.abc import Callable
 from secrets import token_hex
 from typing import Any, Final
 
@@ -11,7 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from claude_pipeline.sandbox.errors import TYPE_OF_STATUS, ApiError, InvalidRequestError
+from claude_pipeline.sandbox.activity import Activity
+from claude_pipeline.sandbox.errors import TYPE_OF_STATUS, ApiError, FolderError, InvalidRequestError
 from claude_pipeline.sandbox.params import VERSIONS
 
 ORGANIZATION: Final = "sandbox-organization"
@@ -21,14 +21,13 @@ REQUEST_ID: Final = "sandbox.request_id"
 class AccountHeaders:
     """Say on every response which request it answers, and for whom."""
 
-    def __init__(self, app: ASGIApp, *, workspace: str, on_call: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, *, workspace: str, activity: Activity) -> None:
         self._app = app
-        self._on_call = on_call
+        self._activity = activity
         self._workspace = workspace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with the account's headers."""
-        self._on_call()
         scope[REQUEST_ID] = f"req_01{token_hex(11)}"
 
         async def send_with_headers(message: Message) -> None:
@@ -39,7 +38,8 @@ class AccountHeaders:
                 headers["anthropic-workspace-id"] = self._workspace
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        with self._activity.request():
+            await self._app(scope, receive, send_with_headers)
 
 
 def check_headers(headers: Headers) -> str:
@@ -79,6 +79,10 @@ def _refuse_crash(request: Request, _error: Exception) -> Response:
     return refuse(request, ApiError("api_error", "Internal server error"))
 
 
+def _refuse_unkept(request: Request, error: FolderError) -> Response:
+    return refuse(request, ApiError("api_error", str(error)))
+
+
 def _nobody_listens(_request: Request, _error: ClientDisconnect) -> Response:
     return Response()
 
@@ -86,6 +90,7 @@ def _nobody_listens(_request: Request, _error: ClientDisconnect) -> Response:
 ERROR_HANDLERS: Final[dict[Any, Any]] = {
     ApiError: refuse,
     HTTPException: _refuse_route,
+    FolderError: _refuse_unkept,
     ClientDisconnect: _nobody_listens,
     Exception: _refuse_crash,
 }

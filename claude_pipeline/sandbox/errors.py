@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 from typing import Final
 
 STATUS: Final = {
@@ -49,6 +50,42 @@ class NotFoundError(ApiError):
 
     def __init__(self, message: str) -> None:
         super().__init__("not_found_error", message)
+
+
+class DataError(OSError):
+    """The folder of a sandbox cannot be used."""
+
+
+class FolderError(DataError):
+    """The folder cannot be written."""
+
+    def __init__(self, folder: Path, *, reason: OSError) -> None:
+        super().__init__(
+            f"The sandbox cannot keep its data in {folder}: {reason.strerror or reason}. "
+            "Free some room or make it writable, or choose another folder."
+        )
+
+
+class InUseError(DataError):
+    """The folder is another sandbox's."""
+
+    def __init__(self, folder: Path, *, pid: int | None) -> None:
+        process = "" if pid is None else f" (process {pid})"
+        super().__init__(f"Another sandbox{process} keeps its data in {folder}. Stop it, or choose another folder.")
+
+
+class UnreadableError(DataError):
+    """A file is not what a sandbox has written."""
+
+    def __init__(self, path: Path, *, reason: Exception) -> None:
+        super().__init__(f"The sandbox cannot read {path}: {reason}. Move it away to go on without it.")
+
+
+class SharedSandboxError(DataError):
+    """The one sandbox of a folder does not start, or does not answer."""
+
+    def __init__(self, folder: Path, *, reason: str) -> None:
+        super().__init__(f"The sandbox of {folder} does not start: {reason} Its log is {folder / 'log'}.")
 
 
 class ListenError(OSError):

@@ -1,50 +1,75 @@
-"""What happened to a sandbox, one file an event, so that another process can make it happen again."""
+"""What happens to a sandbox, told so that another process can let it happen again."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final, Literal
+from collections.abc import Iterator, Sequence
 
-import msgspec
+from msgspec import Struct
 
-SUFFIX: Final = ".event"
+from claude_pipeline.sandbox.outcomes import Unanswered
+from claude_pipeline.sandbox.requests import Request
 
 
-class Event(msgspec.Struct, frozen=True):
-    """A change: a batch was created by a body, canceled, or deleted. `now` is seconds since the epoch."""
+class _Event(Struct, frozen=True, tag_field="event", tag=str.lower):
+    pass
 
-    kind: Literal["create", "cancel", "delete"]
+
+class Created(_Event, frozen=True):
+    """A batch was accepted; its body is kept with this."""
+
     batch_id: str
-    now: float
-    version: str = ""
+    at: float
+    version: str
+
+
+class Canceled(_Event, frozen=True):
+    """A batch began to be canceled."""
+
+    batch_id: str
+    at: float
+
+
+class Ended(_Event, frozen=True):
+    """A batch ended; `unfinished` is what became of requests if it stopped early."""
+
+    batch_id: str
+    at: float
+    unfinished: Unanswered | None
+
+
+class Deleted(_Event, frozen=True):
+    """A batch was deleted."""
+
+    batch_id: str
+
+
+class Stepped(_Event, frozen=True):
+    """The clock was stepped forward."""
+
+    seconds: float
+
+
+class Billed(_Event, frozen=True):
+    """What all messages outside of batches were billed so far."""
+
+    messages: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+Event = Created | Canceled | Ended | Deleted | Stepped | Billed
 
 
 class Journal:
-    """The events of a folder, in order; without a folder nothing is kept."""
+    """Keep nothing: a sandbox in memory."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._next = 0
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def replay(self) -> Iterator[tuple[Event, bytearray]]:
-        """Yield what happened so far, with the bodies."""
-        for path in sorted(self._folder.glob(f"*{SUFFIX}")) if self._folder else ():
-            head, _, body = path.read_bytes().partition(b"\n")
-            self._next = int(path.stem) + 1
-            yield msgspec.json.decode(head, type=Event), bytearray(body)
+    def replay(self) -> Iterator[tuple[Event, Sequence[Request]]]:
+        """Yield what happened so far, in order; with `Created` come the requests."""
+        return iter(())
 
     def record(self, event: Event, body: bytes | bytearray = b"") -> None:
-        """Keep an event: its file is whole and on the disk, or not there."""
-        if self._folder is None:
-            return
-        path = self._folder / f"{self._next:08}{SUFFIX}"
-        self._next += 1
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.encode(event) + b"\n")
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        """Keep an event, and with `Created` the body as it was received."""
+
+    def announce(self, *, port: int, identity: str) -> None:
+        """Tell other processes where this sandbox listens, and how to know it."""
+
+    def close(self) -> None:
+        """Leave the events to another process; nothing is recorded from here on."""

@@ -41,6 +41,11 @@ def decode_batch(body: bytearray) -> Sequence[Request]:
     return requests
 
 
+def decode_kept(body: memoryview) -> Sequence[Request]:
+    """Read the requests of a batch that was checked when it came; else a `msgspec.DecodeError`."""
+    return _BATCH.decode(body).requests
+
+
 def decode(body: bytearray) -> Any:  # noqa: ANN401 - whatever the client sent
     """Read a JSON body, or raise an `ApiError`."""
     return _decode(_ANY, body)

@@ -3,21 +3,25 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from functools import partial
 from math import inf
 from os import PathLike
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock, Thread
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from claude_pipeline.sandbox.activity import Activity
 from claude_pipeline.sandbox.answers import AnswerFunction, facts
 from claude_pipeline.sandbox.api import Api, ReceivedRequest
 from claude_pipeline.sandbox.clock import Clock
 from claude_pipeline.sandbox.errors import ListenError
 from claude_pipeline.sandbox.faults import Fault, FaultName, Faults, Operation
-from claude_pipeline.sandbox.journal import Journal
+from claude_pipeline.sandbox.folder import FolderJournal
+from claude_pipeline.sandbox.journal import Journal, Stepped
 from claude_pipeline.sandbox.outcomes import Answering, RowFunction
 
 if TYPE_CHECKING:
@@ -45,12 +49,14 @@ class Sandbox:
         max_queued_requests: How many requests may be processing at once; a batch above it is a 429.
         seed: Chooses the order of results and which requests the rates meet.
         workspace: What the `anthropic-workspace-id` header says.
-        data: A folder that keeps the batches, so that another sandbox goes on with them; else they are gone.
-        identity: What `GET /_sandbox/identity` tells, to know this server from others.
+        data: A folder that keeps batches, bill and clock, so that a later sandbox goes on with them, even if
+            this one is killed. Answers are not kept: give the later one the same `answer`, `rows`, rates and
+            seed.
 
     Raises:
         ValueError: Rates that are no shares, or a negative time.
         ListenError: On entering, when the address is taken.
+        DataError: On entering, when `data` cannot be written or read, or is another sandbox's.
     """
 
     def __init__(
@@ -67,7 +73,6 @@ class Sandbox:
         seed: int = 0,
         workspace: str = "sandbox",
         data: str | PathLike[str] | None = None,
-        identity: str = "",
     ) -> None:
         if batch_seconds < 0:
             error = f"A batch takes no negative time: batch_seconds={batch_seconds}."
@@ -76,16 +81,14 @@ class Sandbox:
         answering = Answering(
             write=answer, rows=rows, error_rates=error_rates or {}, expire_rate=expire_rate, seed=seed
         )
-        self._api = Api(
-            answering=answering,
-            batch_seconds=batch_seconds,
-            max_queued_requests=max_queued_requests,
-            journal=Journal(None if data is None else Path(data)),
+        self._new_api = partial(
+            Api, answering=answering, batch_seconds=batch_seconds, max_queued_requests=max_queued_requests
         )
-        self._identity, self._called_at = identity, monotonic()
-        self._clock, self._faults, self._lock = Clock(), Faults(), Lock()
+        self._data = None if data is None else Path(data).absolute()
+        self._api, self._clock = self._new_api(journal=Journal()), Clock()
+        self._faults, self._lock, self._activity = Faults(), Lock(), Activity()
         self._url: str | None = None
-        self._stop: Callable[[], None] = lambda: None
+        self._leave = ExitStack()
 
     @property
     def url(self) -> str:
@@ -97,16 +100,21 @@ class Sandbox:
 
     def __enter__(self) -> Self:
         """Listen, and return once connections are accepted."""
-        app = self._app()
-        listener = _listen(self._host, self._port)
-        host, port = listener.getsockname()[:2]
-        self._stop = _start(app, listener)
+        identity = token_hex(16)
+        with ExitStack() as leave:
+            journal = leave.enter_context(closing(self._open_journal()))
+            app = self._app(identity)
+            listener = leave.enter_context(_listen(self._host, self._port))
+            host, port = listener.getsockname()[:2]
+            leave.callback(_start(app, listener))
+            journal.announce(port=port, identity=identity)
+            self._leave = leave.pop_all()
         self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """Close every connection and stop; what was received stays readable here."""
-        self._stop()
+        self._leave.close()
         self._url = None
 
     def usage(self) -> dict[str, int]:
@@ -121,7 +129,8 @@ class Sandbox:
 
     def advance_clock(self, seconds: float) -> None:
         """Step the sandbox's clock forward; a step back is a `ValueError`."""
-        self._clock.advance(seconds)
+        with self._lock:
+            self._clock.advance(seconds)
 
     def fail_next(
         self,
@@ -141,32 +150,50 @@ class Sandbox:
         self._faults.add(Fault(operation=operation, name=fault, times=times, after=after, retry_after=retry_after))
 
     def idle_seconds(self) -> float:
-        """Return how long nobody has called."""
-        return monotonic() - self._called_at
+        """Return how long nobody has asked anything; 0 while something is being answered."""
+        return self._activity.idle_seconds()
 
-    def _note_call(self) -> None:
-        self._called_at = monotonic()
+    def _open_journal(self) -> Journal:
+        if self._data is None:
+            return Journal()
+        journal = FolderJournal(self._data)
+        with ExitStack() as undo:
+            undo.callback(journal.close)
+            # A thread's stack is fresh: what was accepted deep in one is not too deep to be read again.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(self._repeat, journal).result()
+            undo.pop_all()
+        return journal
 
-    def _app(self) -> "ASGIApp":
+    def _repeat(self, journal: Journal) -> None:
+        api, ahead = self._new_api(journal=journal), 0.0
+        for event, requests in journal.replay():
+            ahead += event.seconds if isinstance(event, Stepped) else 0.0
+            api.repeat(event, requests)
+        self._api = api
+        self._clock = Clock(ahead=ahead, on_step=lambda seconds: journal.record(Stepped(seconds)))
+
+    def _app(self, identity: str) -> "ASGIApp":
         # Starlette and uvicorn are loaded by those who start a server only.
         from claude_pipeline.sandbox.server import Server  # noqa: PLC0415 - as said above
 
         server = Server(api=self._api, clock=self._clock, faults=self._faults, lock=self._lock)
-        return server.app(workspace=self._workspace, identity=self._identity, on_call=self._note_call)
+        return server.app(workspace=self._workspace, identity=identity, activity=self._activity)
 
 
-def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None], idle_seconds: float | None = None) -> None:
-    """Run a sandbox until Ctrl-C, or until nobody has called for `idle_seconds`.
+def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None], idle_seconds: float = inf) -> None:
+    """Run a sandbox until Ctrl-C, or until nobody has asked for `idle_seconds`.
 
     `on_ready` is called once it accepts connections.
 
     Raises:
         ListenError: When the address is taken.
+        DataError: When the sandbox's folder cannot be used.
     """
     try:
         with sandbox:
             on_ready(sandbox)
-            while (left := inf if idle_seconds is None else idle_seconds - sandbox.idle_seconds()) > 0:
+            while (left := idle_seconds - sandbox.idle_seconds()) > 0:
                 sleep(min(left, LONGEST_SLEEP))
     except KeyboardInterrupt:
         return

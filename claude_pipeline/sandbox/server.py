@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from claude_pipeline.sandbox.activity import Activity
 from claude_pipeline.sandbox.api import Api, ReceivedRequest
 from claude_pipeline.sandbox.bodies import read_body
 from claude_pipeline.sandbox.clock import Clock
@@ -56,12 +57,12 @@ class Server:
         self._faults = faults
         self._lock = lock
 
-    def app(self, *, workspace: str, identity: str, on_call: Callable[[], None]) -> ASGIApp:
+    def app(self, *, workspace: str, identity: str, activity: Activity) -> ASGIApp:
         """Build the ASGI application."""
         routes = [*self._batch_routes(), *self._message_routes(), *self._sandbox_routes(identity)]
         app = Starlette(routes=routes, exception_handlers=ERROR_HANDLERS)
         app.router.redirect_slashes = False
-        return AccountHeaders(app, workspace=workspace, on_call=on_call)
+        return AccountHeaders(app, workspace=workspace, activity=activity)
 
     def _batch_routes(self) -> list[Route]:
         batch = f"{BATCHES}/{{batch_id}}"
@@ -178,7 +179,8 @@ class Server:
     async def _advance_clock(self, request: Request) -> Response:
         body = decode(bytearray(await request.body()))
         try:
-            self._clock.advance(float(body["advance"]))
+            with self._lock:
+                self._clock.advance(float(body["advance"]))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InvalidRequestError("advance: Input should be seconds to step forward") from None
         return json_response({"now": timestamp(self._clock.now())})

@@ -1,111 +1,93 @@
-"""One sandbox process for everybody who works on a folder, started on first use and found again."""
+"""One sandbox process for everybody who works on a folder: started on first use, and found again."""
 
-import json
-import os
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from fcntl import LOCK_EX, flock
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from secrets import token_hex
+from subprocess import DEVNULL, STDOUT, Popen
+from threading import Thread
 from time import monotonic, sleep
-from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import urlopen
+from typing import Final
 
-IDENTITY: Final = "CLAUDE_PIPELINE_SANDBOX_IDENTITY"
+import msgspec
+
+from claude_pipeline.sandbox.errors import SharedSandboxError
+from claude_pipeline.sandbox.folder import LOOK_SECONDS, Announcement, alone, is_held, read_announcement, writing
+
+HOST: Final = "127.0.0.1"
+LOG: Final = "log"
+LONGEST_ANSWER: Final = 1_000
+ASK_SECONDS: Final = 2.0
 START_SECONDS: Final = 60.0
-ASK_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 0.02
-# The shell leaves at once, so the server is nobody's child: no zombie, and nobody waits for it.
-DETACH: Final = '"$@" </dev/null >address 2>>log &'
-
-
-class SharedSandboxError(RuntimeError):
-    """The sandbox of a folder could not be started."""
 
 
 def shared_sandbox(folder: Path, *, batch_seconds: float = 20.0, idle_seconds: float = 3600.0) -> str:
-    """Return the URL of the sandbox that serves `folder`, on this machine only; start it if it does not run.
+    """Return the URL of the one sandbox that serves `folder`; start it if it does not run.
 
-    Its batches, port and process id stand in the folder. It survives its starter, ends after `idle_seconds` without a
-    request, and goes on with the same batches, and on the same port if that is free, when it is asked for again.
+    Only this machine reaches it. It outlives the process that started it, and ends after `idle_seconds` without
+    a request. Started again it knows the same batches, and listens on the same port if that is free.
+    One that runs keeps the seconds it was started with.
 
     Raises:
-        SharedSandboxError: It does not start; tells where its log is.
-        OSError: The folder cannot be written.
+        FolderError: The folder cannot be written.
+        SharedSandboxError: It does not start, or does not answer for a minute.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _locked(folder):
-        known = _read(folder)
-        if _is_ours(known):
-            return str(known["url"])
-        options = ["--batch-seconds", str(batch_seconds), "--idle-seconds", str(idle_seconds)]
-        identity = token_hex(16)
-        url = _start(folder, _free_port(known), identity, options)
-        if url is None:
-            raise SharedSandboxError(f"The sandbox does not start; {folder / 'log'} says why.")
-        _write(folder, {"url": url, "identity": identity})
+    folder = folder.absolute()
+    options = ["--batch-seconds", str(batch_seconds), "--idle-seconds", str(idle_seconds)]
+    if url := _find(folder):
         return url
+    with alone(folder, name="starting"):
+        return _find_or_start(folder, options)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as file:
-        flock(file, LOCK_EX)
-        yield
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    with suppress(FileNotFoundError, ValueError):
-        return dict(json.loads((folder / "server.json").read_text()))
-    return {}
-
-
-def _write(folder: Path, known: dict[str, Any]) -> None:
-    temporary = folder / "server.json.tmp"
-    temporary.write_text(json.dumps(known))
-    temporary.replace(folder / "server.json")
-
-
-def _is_ours(known: dict[str, Any]) -> bool:
-    """Ask the server who it is: after a restart of the machine another one may have its port, or its process id."""
-    return bool(known) and _identity(known["url"]) == known["identity"]
-
-
-def _identity(url: str) -> str | None:
-    with (
-        suppress(OSError, HTTPException, ValueError, KeyError, TypeError),
-        urlopen(f"{url}/_sandbox/identity", timeout=ASK_SECONDS) as response,  # noqa: S310  a loopback address
-    ):
-        return str(json.load(response)["identity"])
-    return None
-
-
-def _free_port(known: dict[str, Any]) -> int:
-    """Choose the port of before, or any if it is taken."""
-    port = urlsplit(known.get("url", "")).port or 0
-    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-        return port
-    return 0
-
-
-def _start(folder: Path, port: int, identity: str, options: list[str]) -> str | None:
-    address = folder / "address"
-    address.unlink(missing_ok=True)
-    server = [sys.executable, "-m", "claude_pipeline.sandbox", "--port", str(port), "--data", "batches", *options]
-    environment = os.environ | {IDENTITY: identity}
-    subprocess.run(  # noqa: S603  our own words
-        ["/bin/sh", "-c", DETACH, "sh", *server], cwd=folder, env=environment, start_new_session=True, check=True
-    )
+def _find_or_start(folder: Path, options: list[str]) -> str:
+    server: Popen[bytes] | None = None
+    known = read_announcement(folder)
+    port = known.port if known else 0
     deadline = monotonic() + START_SECONDS
     while monotonic() < deadline:
-        said = address.read_text() if address.exists() else ""
-        if said.endswith("\n"):
-            url = said.strip()
-            return url if _identity(url) == identity else None
+        if url := _find(folder):
+            return url
+        if server and server.poll() is not None:
+            # One that ended well was idle before anybody looked; else the port is most likely another's by now.
+            if server.returncode and port == 0:
+                raise SharedSandboxError(folder, reason=_last_words(folder / LOG))
+            server, port = None, 0
+        if server is None and not is_held(folder):
+            server = _start(folder, ["--port", str(port), *options])
         sleep(LOOK_SECONDS)
+    raise SharedSandboxError(folder, reason=f"no answer for {START_SECONDS:.0f} seconds")
+
+
+def _find(folder: Path) -> str | None:
+    announced = read_announcement(folder)
+    if announced and _is_identified(announced):
+        return f"http://{HOST}:{announced.port}"
     return None
+
+
+def _is_identified(announced: Announcement) -> bool:
+    """Ask who listens: the port, and the process id too, may be another's by now."""
+    connection = HTTPConnection(HOST, announced.port, timeout=ASK_SECONDS)
+    try:
+        connection.request("GET", "/_sandbox/identity")
+        answer = msgspec.json.decode(connection.getresponse().read(LONGEST_ANSWER))
+    except (OSError, HTTPException, ValueError, msgspec.DecodeError):
+        return False
+    finally:
+        connection.close()
+    return bool(answer == {"identity": announced.identity})
+
+
+def _start(folder: Path, options: list[str]) -> Popen[bytes]:
+    # -P: whatever lies in the folder is no module.
+    command = [sys.executable, "-P", "-m", "claude_pipeline.sandbox", "--host", HOST, "--data", str(folder), *options]
+    with writing(folder), (folder / LOG).open("ab") as log:
+        server = Popen(command, cwd=folder, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True)  # noqa: S603 - our own words
+    # A starter that outlives the server leaves no zombie.
+    Thread(target=server.wait, name="shared-sandbox", daemon=True).start()
+    return server
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it says nothing")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from claude_pipeline.sandbox.answers import Answer
+from claude_pipeline.sandbox.journal import Billed
 from claude_pipeline.sandbox.outcomes import Outcome, Row
 
 
@@ -13,9 +14,9 @@ class Tally:
     """Count requests and answers over all batches, deleted ones too."""
 
     batches: int = 0
-    messages: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    messages: Billed = field(default_factory=Billed)
     received: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
 
@@ -29,12 +30,17 @@ class Tally:
         for row, outcome in zip(rows, outcomes, strict=True):
             if isinstance(outcome, Answer):
                 self.answered[row.custom_id] += 1
-                self._add_tokens(outcome)
+                self.input_tokens += outcome.input_tokens
+                self.output_tokens += outcome.output_tokens
 
-    def bill_message(self, answer: Answer) -> None:
-        """Count an answer outside of batches."""
-        self.messages += 1
-        self._add_tokens(answer)
+    def bill_message(self, answer: Answer) -> Billed:
+        """Count an answer outside of batches, and return the sum of all these."""
+        self.messages = Billed(
+            messages=self.messages.messages + 1,
+            input_tokens=self.messages.input_tokens + answer.input_tokens,
+            output_tokens=self.messages.output_tokens + answer.output_tokens,
+        )
+        return self.messages
 
     def show(self) -> dict[str, int]:
         """Show the counts as `/_sandbox/usage` does."""
@@ -44,11 +50,7 @@ class Tally:
             "distinct_requests": len(self.received),
             "answers_billed": self.answered.total(),
             "answers_billed_twice": sum(times > 1 for times in self.answered.values()),
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "messages": self.messages,
+            "input_tokens": self.input_tokens + self.messages.input_tokens,
+            "output_tokens": self.output_tokens + self.messages.output_tokens,
+            "messages": self.messages.messages,
         }
-
-    def _add_tokens(self, answer: Answer) -> None:
-        self.input_tokens += answer.input_tokens
-        self.output_tokens += answer.output_tokens
