@@ -105,10 +105,15 @@ class Job:
             AccountError: The job belongs to another account than the client's.
             StoreError: The store cannot be written.
         """
-        session = self._start_session()
-        step = Advance(self._store, session.api, session.account, session.owner, self.job_id)
-        step.run()
-        self._notes = step.notes
+        try:
+            session = self._start_session()
+            step = Advance(self._store, session.api, session.account, session.owner, self.job_id)
+            step.run()
+            self._notes = step.notes
+        except ApiError as error:
+            if not is_passing(error):
+                raise
+            self._notes = [f"{error} Trying again."]
         return self.status()
 
     def wait(

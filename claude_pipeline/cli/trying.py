@@ -42,6 +42,7 @@ def _rates(ctx: click.Context, param: click.Parameter, values: Sequence[str]) ->
 )
 @click.option("--expire-rate", default=0.0, metavar="SHARE", help="Let a share of the rows expire.")
 @click.option("--max-queued-requests", type=click.IntRange(min=1), metavar="N", help="The queue's limit.")
+@click.option("--data", type=click.Path(file_okay=False), metavar="DIR", help="Keep the batches here, over restarts.")
 @click.option("--seed", default=0, metavar="N", help="Chooses which rows fail, and the order of results.")
 def sandbox(**settings: Any) -> None:  # noqa: ANN401  # the options are the arguments of Sandbox
     """Serve the Message Batches API on this machine, for nothing, until Ctrl-C.
@@ -52,17 +53,17 @@ def sandbox(**settings: Any) -> None:  # noqa: ANN401  # the options are the arg
       claude-pipeline sandbox --port 8080 --error-rate api_error=0.02
       claude-pipeline run reviews.parquet --base-url http://127.0.0.1:8080 ...
     """  # noqa: D301  # click keeps the lines after a backspace as they are
-    from claude_pipeline.sandbox import ListenError, Sandbox, run_sandbox  # noqa: PLC0415  # loads a web server
+    from claude_pipeline.sandbox import Sandbox, run_sandbox  # noqa: PLC0415  # loads a web server
 
     try:
         run_sandbox(Sandbox(**settings), on_ready=_introduce)
-    except (ListenError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _introduce(server: "Sandbox") -> None:
     click.echo(server.url)
-    say("Ask it with --base-url or ANTHROPIC_BASE_URL; Ctrl-C stops it, and what it knows is gone.")
+    say("Ask it with --base-url or ANTHROPIC_BASE_URL; Ctrl-C stops it.")
 
 
 @click.command(short_help="See it work: no key, no network, no cost.")

@@ -104,8 +104,10 @@ class Answers:
         with pq.ParquetFile(path) as file:
             metadata = answers_metadata(status, path, file, self.prefix) | claude.describe()
             checks = [self._check_rows(status, file), self._check_succeeded(status)]
-        value = {} if self.io_manager_key is None else {"value": _read_frame(path)}
-        return Collected(metadata, value, checks)
+        if self.io_manager_key is None:
+            return Collected(metadata, {}, checks)
+        del metadata["dagster/uri"]  # the IO manager says where the asset is
+        return Collected(metadata, {"value": _read_frame(path)}, checks)
 
     def _check_rows(self, status: "cp.Status", file: pq.ParquetFile) -> dg.AssetCheckResult:
         rows = file.metadata.num_rows

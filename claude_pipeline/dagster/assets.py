@@ -175,9 +175,7 @@ def _answers_asset(answers: Answers, *, group_name: str | None) -> dg.AssetsDefi
             status = answers.advance(context, claude)
             if status.state != "ended":
                 key_name = key.to_user_string()
-                context.log.warning(
-                    "%s has not ended. The sensor materializes %s when it has.", status.job_id, key_name
-                )
+                context.log.info("%s has not ended. The sensor materializes %s when it has.", status.job_id, key_name)
                 return
             result = answers.collect(status, claude)
         if key in context.selected_asset_keys:

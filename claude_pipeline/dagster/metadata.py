@@ -48,7 +48,7 @@ def answers_metadata(status: "cp.Status", path: Path, file: pq.ParquetFile, pref
         "claude/batches": len(status.batches),
         "claude/input_tokens": status.input_tokens,
         "claude/output_tokens": status.output_tokens,
-        **({} if status.cost_usd is None else {"claude/cost_usd": status.cost_usd}),
+        **({} if status.cost_usd is None else {"claude/cost_usd": round(status.cost_usd, 6)}),
     }
 
 
@@ -73,7 +73,7 @@ def _preview(file: pq.ParquetFile, prefix: str) -> str:
     rows = next(file.iter_batches(batch_size=_PREVIEW_ROWS)).to_pylist()
     names = file.schema_arrow.names
     ours = names.index(f"{prefix}custom_id")
-    shown = [*names[:ours][:_PREVIEW_COLUMNS], *(f"{prefix}{name}" for name in ("response", "result_type", "cost_usd"))]
+    shown = [f"{prefix}response", *names[:ours][:_PREVIEW_COLUMNS]]  # the page cuts off what stands too far right
     tables = (_markdown(shown, rows, width) for width in _PREVIEW_WIDTHS)
     return next((table for table in tables if len(table) <= _INLINE_CHARACTERS), "")
 
