@@ -48,7 +48,7 @@ def answers_metadata(status: "cp.Status", path: Path, file: pq.ParquetFile, pref
         "claude/batches": len(status.batches),
         "claude/input_tokens": status.input_tokens,
         "claude/output_tokens": status.output_tokens,
-        **({} if status.cost_usd is None else {"claude/cost_usd": round(status.cost_usd, 6)}),
+        **({} if status.cost_usd is None else {"claude/cost_usd": float(f"{status.cost_usd:.6g}")}),
     }
 
 
