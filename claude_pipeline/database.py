@@ -7,7 +7,7 @@ stands in this module alone.
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -190,3 +190,25 @@ class Database:
                 f"The store {self.path.parent} was made by a newer claude-pipeline (schema {version}; this one knows "
                 f"{SCHEMA_VERSION}). Upgrade it: pip install -U claude-pipeline."
             )
+
+
+def assignments(changes: Mapping[str, Any]) -> str:
+    """Write what SET takes; the values go in as parameters."""
+    return ", ".join(f"{column} = ?" for column in changes)
+
+
+def marks(values: Collection[object]) -> str:
+    """Write a parameter mark for each value."""
+    return ", ".join("?" * len(values))
+
+
+def conditions(states: Collection[str] | None, account: int | None) -> tuple[str, tuple[object, ...]]:
+    """Write the WHERE of states and account, with its parameters; empty for everything."""
+    found, parameters = [], list[object]()
+    if states is not None:
+        found.append(f"state IN ({marks(states)})")
+        parameters += states
+    if account is not None:
+        found.append("account = ?")
+        parameters.append(account)
+    return (" WHERE " + " AND ".join(found) if found else ""), tuple(parameters)

@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from claude_pipeline.database import Database
+from claude_pipeline.database import Database, assignments, conditions, marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.records import (
     FAILED,
@@ -82,7 +81,7 @@ class Ledger:
 
     def jobs(self, states: Collection[JobState] | None = None, *, account: int | None = None) -> list[JobRecord]:
         """List jobs, the one submitted last at the end."""
-        where, parameters = _conditions(states, account)
+        where, parameters = conditions(states, account)
         rows = self._database.rows(f"SELECT {_JOB} FROM jobs{where} ORDER BY submitted_at, job_id", parameters)
         return [JobRecord(*row) for row in rows]
 
@@ -91,7 +90,7 @@ class Ledger:
     ) -> bool:
         """Change a job in one of these states (and held by this owner, if one is given); tell whether it was."""
         held, owner = _held_by(owned_by)
-        sql = f"UPDATE jobs SET {_assignments(changes)} WHERE job_id = ? AND state IN ({_marks(states)}){held}"
+        sql = f"UPDATE jobs SET {assignments(changes)} WHERE job_id = ? AND state IN ({marks(states)}){held}"
         with self.transaction():
             return self._database.run(sql, (*changes.values(), job_id, *states, *owner)) == 1
 
@@ -116,7 +115,7 @@ class Ledger:
         for start in range(0, len(wanted), _LOOKUP):
             some = wanted[start : start + _LOOKUP]
             sql = (
-                f"SELECT address, shard, position, failed FROM claims WHERE account = ? AND address IN ({_marks(some)})"
+                f"SELECT address, shard, position, failed FROM claims WHERE account = ? AND address IN ({marks(some)})"
             )
             found.update((row[0], Claim(*row[1:])) for row in self._database.rows(sql, (account, *some)))
         return found
@@ -200,7 +199,7 @@ class Ledger:
 
     def shards(self, account: int, states: Collection[ShardState], *, job_id: str | None = None) -> list[Shard]:
         """List an account's shards in these states; of those, only what a job waits for if one is given."""
-        where, parameters = _conditions(states, account)
+        where, parameters = conditions(states, account)
         if job_id is not None:
             where += " AND shard IN (SELECT shard FROM job_shards WHERE job_id = ?)"
             parameters += (job_id,)
@@ -221,7 +220,7 @@ class Ledger:
         """List the jobs in these states that wait for a shard."""
         sql = (
             f"SELECT {_JOB} FROM jobs JOIN job_shards USING (job_id)"
-            f" WHERE job_shards.shard = ? AND jobs.state IN ({_marks(states)}) ORDER BY jobs.created_at"
+            f" WHERE job_shards.shard = ? AND jobs.state IN ({marks(states)}) ORDER BY jobs.created_at"
         )
         return [JobRecord(*row) for row in self._database.rows(sql, (shard, *states))]
 
@@ -234,7 +233,7 @@ class Ledger:
     ) -> bool:
         """Change a shard in one of these states (and held by this owner, if one is given); tell whether it was."""
         held, owner = _held_by(owned_by)
-        sql = f"UPDATE shards SET {_assignments(changes)} WHERE shard = ? AND state IN ({_marks(states)}){held}"
+        sql = f"UPDATE shards SET {assignments(changes)} WHERE shard = ? AND state IN ({marks(states)}){held}"
         with self.transaction():
             moved = self._database.run(sql, (*changes.values(), shard, *states, *owner)) == 1
             if moved and "state" in changes:
@@ -338,22 +337,3 @@ def _is_as_seen(seen: Shard, current: Shard) -> bool:
 
 def _held_by(owner: str | None) -> tuple[str, tuple[str, ...]]:
     return ("", ()) if owner is None else (" AND owner = ?", (owner,))
-
-
-def _assignments(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{column} = ?" for column in changes)
-
-
-def _marks(values: Collection[object]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _conditions(states: Collection[str] | None, account: int | None) -> tuple[str, tuple[object, ...]]:
-    conditions, parameters = [], list[object]()
-    if states is not None:
-        conditions.append(f"state IN ({_marks(states)})")
-        parameters += states
-    if account is not None:
-        conditions.append("account = ?")
-        parameters.append(account)
-    return (" WHERE " + " AND ".join(conditions) if conditions else ""), tuple(parameters)
