@@ -133,7 +133,7 @@ def percent(status: Status) -> str:
     """Write how much of a job's requests has come to a result."""
     if status.state == "ended" or not status.requests:
         return "100%" if status.state == "ended" else "0%"
-    return f"{100 * _finished(status.counts) // status.requests}%"
+    return f"{100 * status.counts.finished // status.requests}%"
 
 
 def counted(counts: RequestCounts) -> str:
@@ -145,10 +145,6 @@ def by_state(counts: RequestCounts) -> Iterator[tuple[str, int]]:
     """Yield each state of requests and how many are in it, the nearest to an answer first."""
     for state in ("succeeded", "errored", "expired", "canceled", "processing", "waiting"):
         yield state, getattr(counts, state)
-
-
-def _finished(counts: RequestCounts) -> int:
-    return counts.succeeded + counts.errored + counts.canceled + counts.expired
 
 
 def _answered_share(status: Status) -> str:

@@ -46,7 +46,7 @@ class Bar:
         if not status.requests:
             return
         bar = self._bar = self._bar or _new_bar(status.requests)
-        bar.total, bar.n = status.requests, _finished(status)
+        bar.total, bar.n = status.requests, status.counts.finished
         bar.set_description_str(display.percent(status).rjust(4), refresh=False)
         bar.set_postfix_str(_said(status), refresh=False)
         bar.refresh()
@@ -63,12 +63,8 @@ def _new_bar(total: int) -> "tqdm[None]":
     return tqdm(total=total, file=sys.stdout, bar_format=_FORMAT)
 
 
-def _finished(status: Status) -> int:
-    return status.requests - status.counts.waiting - status.counts.processing
-
-
 def _said(status: Status) -> str:
-    said = f"{display.count(_finished(status))} of {display.plural(status.requests, 'request')}"
+    said = f"{display.count(status.counts.finished)} of {display.plural(status.requests, 'request')}"
     return f"{said} · {status.reason}" if status.reason else said
 
 

@@ -18,6 +18,11 @@ class RequestCounts:
     canceled: int = 0
     expired: int = 0
 
+    @property
+    def finished(self) -> int:
+        """How many will not change any more."""
+        return self.succeeded + self.errored + self.canceled + self.expired
+
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:

@@ -149,9 +149,7 @@ def _tags(status: "cp.Status") -> dict[str, str]:
 
 
 def _percent(status: "cp.Status") -> int:
-    counts = status.counts
-    finished = counts.succeeded + counts.errored + counts.canceled + counts.expired
-    return 100 * finished // status.requests if status.requests else 100
+    return 100 * status.counts.finished // status.requests if status.requests else 100
 
 
 def _progress(status: "cp.Status") -> Mapping[str, Any]:
