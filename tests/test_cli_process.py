@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -95,12 +96,19 @@ def test_help_loads_neither_the_sdk_nor_a_table_library(tmp_path):
     assert shown.stdout.splitlines()[-1] == "loaded"
 
 
-def test_the_sandbox_prints_its_url_alone_and_stops_when_told(tmp_path):
+def test_the_sandbox_prints_the_line_to_paste_logs_each_request_and_stops_when_told(tmp_path):
     command = [*COMMAND, "sandbox", "--port", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        line = process.stdout.readline()
+        url = re.fullmatch(r"export ANTHROPIC_BASE_URL=(http://127\.0\.0\.1:\d+) ANTHROPIC_API_KEY=sandbox\n", line)[1]
+        asked = 'import anthropic; print(anthropic.Anthropic().models.retrieve("claude-haiku-4-5").id)'
+        pasted = f"{line.strip()}; {sys.executable} -c '{asked}'"
+        assert subprocess.check_output(pasted, shell=True, text=True, cwd=tmp_path).strip() == "claude-haiku-4-5"
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 0
+        rest, said = process.communicate()
+    assert (process.returncode, rest) == (0, "")
+    assert re.search(r"^\d\d:\d\d:\d\d GET /v1/models/claude-haiku-4-5 200 \d+ ms$", said, re.MULTILINE)
+    assert url not in said
 
 
 def _read_all(descriptor: int) -> str:

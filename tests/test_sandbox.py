@@ -368,6 +368,8 @@ def test_usage_counts_what_was_accepted_and_what_was_billed(sandbox, client):
         "answers_billed": 4,
         "answers_billed_twice": 1,
         "input_tokens": 10,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
         "output_tokens": 10,
         "messages": 1,
     }

@@ -2,8 +2,9 @@
 
 from claude_pipeline.cli.asking import run, submit
 from claude_pipeline.cli.following import advance, cancel, list_jobs, resume, status, wait, write
+from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
-from claude_pipeline.cli.trying import demo, sandbox
+from claude_pipeline.cli.trying import demo
 
 main = Shell(
     name="claude-pipeline",

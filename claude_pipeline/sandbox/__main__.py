@@ -45,6 +45,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--workspace", default="sandbox")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the batches here")
     parser.add_argument("--idle-seconds", type=float, default=inf, help="stop when nobody has asked for so long")
+    parser.add_argument("--conformance", action="store_true", help="know every id, for other clients' own tests")
     return parser
 
 

@@ -5,23 +5,24 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from claude_pipeline.sandbox.errors import ApiError, InvalidRequestError
+from claude_pipeline.sandbox.spool import Body, Spool
 
 GZIP: Final = 31
 Decode = Callable[[bytes, int], bytes]
 
 
-async def read_body(chunks: AsyncIterator[bytes], *, encoding: str, limit: int) -> bytearray:
+async def read_body(chunks: AsyncIterator[bytes], *, encoding: str, limit: int) -> Body:
     """Gather a body of at most `limit` decoded bytes; a larger one is read to its end and refused."""
     decoder = _decoder(encoding)
-    body = bytearray()
-    async for chunk in chunks:
-        if len(body) <= limit:
-            body += decoder.decode(chunk, limit + 1 - len(body))
-    if len(body) > limit:
-        message = f"Request exceeds the maximum size of {limit} bytes"
-        raise ApiError("request_too_large", message)
-    decoder.check_end()
-    return body
+    with Spool() as spool:
+        async for chunk in chunks:
+            if spool.size <= limit:
+                spool.write(decoder.decode(chunk, limit + 1 - spool.size))
+        if spool.size > limit:
+            message = f"Request exceeds the maximum size of {limit} bytes"
+            raise ApiError("request_too_large", message)
+        decoder.check_end()
+        return spool.body()
 
 
 class _Identity:

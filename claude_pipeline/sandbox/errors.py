@@ -2,7 +2,9 @@
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 STATUS: Final = {
@@ -22,16 +24,22 @@ TYPE_OF_STATUS: Final = {status: error_type for error_type, status in STATUS.ite
 
 
 class ApiError(Exception):
-    """An answer in the API's error shape; `retry_after` in seconds becomes a header."""
+    """An answer in the API's error shape; `retry_after` in seconds becomes one of its headers."""
 
     def __init__(
-        self, error_type: str, message: str, *, status: int | None = None, retry_after: int | None = None
+        self,
+        error_type: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
         self.error_type = error_type
         self.message = message
         self.status = status or STATUS.get(error_type, 500)
-        self.retry_after = retry_after
+        self.headers = {**headers, **({} if retry_after is None else {"retry-after": str(retry_after)})}
 
     def body(self, request_id: str) -> dict[str, object]:
         """Show the error as the API's JSON body."""

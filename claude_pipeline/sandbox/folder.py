@@ -13,6 +13,7 @@ from msgspec import Struct
 from claude_pipeline.sandbox.errors import FolderError, InUseError, UnreadableError
 from claude_pipeline.sandbox.journal import Billed, Created, Event, Journal
 from claude_pipeline.sandbox.requests import Request, decode_kept
+from claude_pipeline.sandbox.spool import Body
 
 SUFFIX: Final = ".event"
 BILLED: Final = "billed.json"
@@ -60,7 +61,7 @@ class FolderJournal(Journal):
         if (billed := self._folder / BILLED).exists():
             yield _read(billed)
 
-    def record(self, event: Event, body: bytes | bytearray = b"") -> None:
+    def record(self, event: Event, body: Body = b"") -> None:
         """Keep an event: its file is whole and on the disk, or not there.
 
         Raises:
@@ -79,7 +80,7 @@ class FolderJournal(Journal):
         """Let another process hold the folder."""
         self._lock.close()
 
-    def _write(self, event: Event, head: bytes, body: bytes | bytearray) -> None:
+    def _write(self, event: Event, head: bytes, body: Body) -> None:
         if isinstance(event, Billed):
             # A message need not wait for the disk: only a crash of the machine loses this.
             write_whole(self._folder / BILLED, head, durable=False)
@@ -131,7 +132,7 @@ def writing(folder: Path) -> Iterator[None]:
         raise FolderError(folder, reason=error) from error
 
 
-def write_whole(path: Path, *parts: bytes | bytearray, durable: bool) -> None:
+def write_whole(path: Path, *parts: Body, durable: bool) -> None:
     """Write a file whole or not at all; a durable one outlives a crash of the machine."""
     temporary = path.with_suffix(".tmp")
     with writing(path.parent):

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from claude_pipeline.sandbox.outcomes import Unanswered
 from claude_pipeline.sandbox.requests import Request
+from claude_pipeline.sandbox.spool import Body
 
 
 class _Event(Struct, frozen=True, tag_field="event", tag=str.lower):
@@ -18,6 +19,7 @@ class Created(_Event, frozen=True):
     batch_id: str
     at: float
     version: str
+    workspace: str = "sandbox"
 
 
 class Canceled(_Event, frozen=True):
@@ -52,6 +54,8 @@ class Billed(_Event, frozen=True):
 
     messages: int = 0
     input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
     output_tokens: int = 0
 
 
@@ -65,7 +69,7 @@ class Journal:
         """Yield what happened so far, in order; with `Created` come the requests."""
         return iter(())
 
-    def record(self, event: Event, body: bytes | bytearray = b"") -> None:
+    def record(self, event: Event, body: Body = b"") -> None:
         """Keep an event, and with `Created` the body as it was received."""
 
     def announce(self, *, port: int, identity: str) -> None:

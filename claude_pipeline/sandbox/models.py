@@ -21,11 +21,11 @@ LINES: Final = frozenset({"haiku", "sonnet", "opus", "fable", "mythos"})
 def model_info(model_id: str) -> dict[str, Any]:
     """Describe a model as the API does."""
     words = model_id.split("-")
-    line = words[1] if words[1] in LINES else None
+    line = next(iter(LINES.intersection(words[1:2])), None)
     return {
         "type": "model",
         "id": model_id,
-        "display_name": " ".join([words[0].title(), words[1].title(), ".".join(words[2:])]).strip(),
+        "display_name": " ".join([*map(str.title, words[:2]), ".".join(words[2:])]).strip(),
         "created_at": "1970-01-01T00:00:00Z",
         "lifecycle": "active",
         "line": line,

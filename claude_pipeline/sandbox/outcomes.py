@@ -1,16 +1,17 @@
 """What becomes of each request of a batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
-from claude_pipeline.sandbox.answers import Answer, AnswerFunction, answer, facts
+from claude_pipeline.sandbox.answers import Answer, AnswerError, AnswerFunction, answer, facts, refused, truncated
+from claude_pipeline.sandbox.answers.caching import PromptCache
 from claude_pipeline.sandbox.errors import ApiError, error_body
-from claude_pipeline.sandbox.params import check_in_batch
+from claude_pipeline.sandbox.faults import Fault, Faults, Plan
+from claude_pipeline.sandbox.params import Params, check_in_batch
 from claude_pipeline.sandbox.wire import Canceled, Errored, Expired, ResultLine, Succeeded, content_id
 
 _PARAMS: Final = msgspec.json.Decoder()
@@ -22,6 +23,19 @@ CREDIT_MESSAGE: Final = (
     "Your credit balance is too low to access the Anthropic API. "
     "Please go to Plans & Billing to upgrade or purchase credits."
 )
+FAILED_MESSAGE: Final = "The sandbox was asked to fail this request."
+ALTERED: Final = {"refusal": refused, "truncated": truncated}
+SUCCESS: Final = Fault(name="succeeded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, in which version, at which address, and when, in seconds since the epoch."""
+
+    workspace: str
+    version: str
+    base_url: str
+    now: float
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -47,30 +61,32 @@ class Answering:
     """How requests are answered, and which of them fail.
 
     Attributes:
-        write: Writes the text of an answer from the request's params.
+        write: Writes an answer from the request's params: a text, content blocks, or a dict with both and more.
         rows: `rows(custom_id, params, attempt)` decides one request of a batch: `succeeded` (even when the
-            batch is canceled or expires), `expired`, `canceled`, `credit_too_low`, an error type, or None
-            to leave it to the rates. `attempt` counts from 1 over all batches.
-        error_rates: The share of requests that fail, by error type.
-        expire_rate: The share of requests that expire.
-        seed: Chooses which requests the rates meet; the same seed, id and attempt meet the same fate.
+            batch is canceled or expires), `expired`, `canceled`, `credit_too_low`, `refusal`, `truncated`, an
+            error type, or None to leave it to the faults. `attempt` counts from 1 over all batches.
+        faults: Which requests fail.
+        cache: Which prompts were seen before.
+        seed: Chooses the order of results.
     """
 
     write: AnswerFunction = facts
     rows: RowFunction | None = None
-    error_rates: Mapping[str, float] = field(default_factory=dict)
-    expire_rate: float = 0.0
+    faults: Faults = field(default_factory=lambda: Faults(Plan(), seed=0))
+    cache: PromptCache = field(default_factory=PromptCache)
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        """Refuse rates that are no shares."""
-        shares = [*self.error_rates.values(), self.expire_rate]
-        if min(shares) < 0 or sum(shares) > 1:
-            error = f"Rates are shares: from 0 up, together at most 1, not {shares}."
-            raise ValueError(error)
+    def message(self, params: Params, caller: Caller) -> Answer:
+        """Answer a message outside of batches, or raise an `ApiError`."""
+        return self.cache.charge(
+            answer(dict(params), write=self.write), params, account=caller.workspace, now=caller.now
+        )
 
-    def outcome(self, row: Row, *, version: str, unfinished: Unanswered | None) -> Outcome:
-        """Decide a request; `unfinished` is what becomes of it if the batch stopped early."""
+    def outcome(self, row: Row, caller: Caller, *, position: int, unfinished: Unanswered | None) -> Outcome:
+        """Decide a request; `unfinished` is what becomes of it if the batch stopped early.
+
+        `position` is the request's in its batch, from 1; the caller asked for the batch, and its time is the end's.
+        """
         try:
             params = _PARAMS.decode(row.params)
         except RecursionError:
@@ -79,38 +95,38 @@ class Answering:
         wish = self._wish(row, params)
         if unfinished is not None and wish != "succeeded":
             return unfinished
-        match wish:
-            case "canceled" | "expired":
-                return wish
-            case None | "succeeded":
-                return self._answer(params, version=version)
+        if wish is not None:
+            return self._fulfil(Fault(name=wish), params, caller)
+        fault = self.faults.take_row(row.custom_id, attempt=row.attempt, position=position)
+        return self._fulfil(fault or SUCCESS, params, caller)
+
+    def _wish(self, row: Row, params: object) -> str | None:
+        if self.rows is None or not isinstance(params, dict):
+            return None
+        return self.rows(row.custom_id, params, row.attempt) or None
+
+    def _fulfil(self, fault: Fault, params: object, caller: Caller) -> Outcome:
+        match fault.name:
+            case "canceled" | "expired" as unanswered:
+                return unanswered
+            case "succeeded" | "refusal" | "truncated" as name:
+                return self._answer(params, name, caller)
             case "credit_too_low":
                 return RowError("invalid_request_error", CREDIT_MESSAGE)
             case error_type:
-                return RowError(error_type, "The sandbox was asked to fail this request.")
+                return RowError(str(error_type), fault.message or FAILED_MESSAGE)
 
-    def _wish(self, row: Row, params: object) -> str | None:
-        if self.rows and isinstance(params, dict) and (wish := self.rows(row.custom_id, params, row.attempt)):
-            return wish
-        return self._by_rate(row)
-
-    def _by_rate(self, row: Row) -> str | None:
-        if not self.error_rates and not self.expire_rate:
-            return None
-        chance = _chance(f"{self.seed}:{row.custom_id}:{row.attempt}")
-        for wish, rate in [*self.error_rates.items(), ("expired", self.expire_rate)]:
-            if chance < rate:
-                return wish
-            chance -= rate
-        return None
-
-    def _answer(self, params: object, *, version: str) -> Outcome:
+    def _answer(self, params: object, name: str, caller: Caller) -> Outcome:
         try:
-            checked = check_in_batch(params, version=version)
+            checked = check_in_batch(params, version=caller.version)
         except ApiError as error:
             # A batch has one type for whatever is wrong with params.
             return RowError("invalid_request_error", error.message)
-        return answer(dict(checked), write=self.write)
+        try:
+            answered = self.message(checked, caller)
+        except AnswerError as error:
+            return RowError(error.error_type, error.message)
+        return ALTERED[name](answered) if name in ALTERED else answered
 
 
 def result_line(row: Row, outcome: Outcome) -> ResultLine:
@@ -127,7 +143,3 @@ def result_line(row: Row, outcome: Outcome) -> ResultLine:
             return ResultLine(row.custom_id, Canceled())
         case "expired":
             return ResultLine(row.custom_id, Expired())
-
-
-def _chance(text: str) -> float:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from claude_pipeline.sandbox.errors import ApiError, InvalidRequestError
+from claude_pipeline.sandbox.spool import Body
 
 MOST_REQUESTS: Final = 100_000
 LEGAL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -31,7 +32,7 @@ _BATCH: Final = msgspec.json.Decoder(CreateBody)
 _ANY: Final = msgspec.json.Decoder()
 
 
-def decode_batch(body: bytearray) -> Sequence[Request]:
+def decode_batch(body: Body) -> Sequence[Request]:
     """Read the requests of a batch, or raise an `ApiError`; their params are JSON, and not checked further."""
     requests: Sequence[Request] = _decode(_BATCH, body).requests
     _check_size(requests)
@@ -46,12 +47,12 @@ def decode_kept(body: memoryview) -> Sequence[Request]:
     return _BATCH.decode(body).requests
 
 
-def decode(body: bytearray) -> Any:  # noqa: ANN401 - whatever the client sent
+def decode(body: Body) -> Any:  # noqa: ANN401 - whatever the client sent
     """Read a JSON body, or raise an `ApiError`."""
     return _decode(_ANY, body)
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytearray | msgspec.Raw) -> Any:  # noqa: ANN401 - as above
+def _decode(decoder: msgspec.json.Decoder[Any], body: Body | msgspec.Raw) -> Any:  # noqa: ANN401 - as above
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -2,27 +2,33 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from datetime import datetime
 from functools import partial
 from math import inf
 from os import PathLike
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock, Thread
-from time import sleep
+from time import sleep, time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from claude_pipeline.sandbox.activity import Activity
 from claude_pipeline.sandbox.answers import AnswerFunction, facts
 from claude_pipeline.sandbox.api import Api, ReceivedRequest
 from claude_pipeline.sandbox.clock import Clock
+from claude_pipeline.sandbox.conformance import SeededApi
 from claude_pipeline.sandbox.errors import ListenError
-from claude_pipeline.sandbox.faults import Fault, FaultName, Faults, Operation
+from claude_pipeline.sandbox.faults import Fault, Faults, Section
+from claude_pipeline.sandbox.faults.plans import Source, read_plan, with_rates
 from claude_pipeline.sandbox.folder import FolderJournal
-from claude_pipeline.sandbox.journal import Journal, Stepped
+from claude_pipeline.sandbox.journal import Canceled, Created, Ended, Journal, Stepped
+from claude_pipeline.sandbox.limits import RateLimits
+from claude_pipeline.sandbox.log import Entry, Log
 from claude_pipeline.sandbox.outcomes import Answering, RowFunction
+from claude_pipeline.sandbox.pacing import Pace
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -42,19 +48,27 @@ class Sandbox:
         answer: Writes the text of an answer from the request's params; usually the first sentence of the
             last user turn.
         rows: `rows(custom_id, params, attempt)` decides a request of a batch: `succeeded` (even when the
-            batch is canceled or expires), `expired`, `canceled`, `credit_too_low`, an error type such as
-            `api_error`, or None to leave it to the rates. `attempt` counts from 1 over all batches.
+            batch is canceled or expires), `expired`, `canceled`, `credit_too_low`, `refusal`, `truncated`, an
+            error type such as `api_error`, or None to leave it to the faults. `attempt` counts from 1 over all
+            batches.
         error_rates: The share of requests that fail, by error type: `{"api_error": 0.02}`.
         expire_rate: The share of requests that expire.
+        tier: `start`, `build` or `scale`: calls and tokens a minute, and the queue, are limited as there.
         max_queued_requests: How many requests may be processing at once; a batch above it is a 429.
+        latency: The seconds from a message's request to its first token.
+        tokens_per_second: How fast the tokens of a message follow then.
+        clock_speed: How many seconds of the sandbox a real one is; 0: time passes by `advance_clock` only.
         seed: Chooses the order of results and which requests the rates meet.
-        workspace: What the `anthropic-workspace-id` header says.
+        workspace: What the `anthropic-workspace-id` header says; None: every API key has a workspace of its own.
         data: A folder that keeps batches, bill and clock, so that a later sandbox goes on with them, even if
-            this one is killed. Answers are not kept: give the later one the same `answer`, `rows`, rates and
-            seed.
+            this one is killed. Answers are not kept: give the later one the same `answer`, `rows`, faults,
+            rates and seed.
+        conformance: Whether every id is known, for the test suites of other clients.
+        faults: What goes wrong, and when: a file that ends in `.toml` or `.json`, or its content. The rates join it.
+        on_request: Called with the log's entry of each request once it is answered.
 
     Raises:
-        ValueError: Rates that are no shares, or a negative time.
+        ValueError: Rates that are no shares, a negative time, no such tier, or a fault that could never happen.
         ListenError: On entering, when the address is taken.
         DataError: On entering, when `data` cannot be written or read, or is another sandbox's.
     """
@@ -69,24 +83,38 @@ class Sandbox:
         rows: RowFunction | None = None,
         error_rates: Mapping[str, float] | None = None,
         expire_rate: float = 0.0,
+        tier: str | None = None,
         max_queued_requests: int | None = None,
+        latency: float = 0.0,
+        tokens_per_second: float = inf,
+        clock_speed: float = 1.0,
         seed: int = 0,
-        workspace: str = "sandbox",
+        workspace: str | None = "sandbox",
         data: str | PathLike[str] | None = None,
+        conformance: bool = False,
+        faults: Source | None = None,
+        on_request: Callable[[Entry], None] | None = None,
     ) -> None:
         if batch_seconds < 0:
             error = f"A batch takes no negative time: batch_seconds={batch_seconds}."
             raise ValueError(error)
         self._host, self._port, self._workspace = host, port, workspace
-        answering = Answering(
-            write=answer, rows=rows, error_rates=error_rates or {}, expire_rate=expire_rate, seed=seed
-        )
+        self._pace = Pace(latency=latency, tokens_per_second=tokens_per_second)
+        self._limits, self._log = RateLimits(tier), Log(on_request)
+        plan = with_rates(read_plan(faults), error_rates=error_rates or {}, expire_rate=expire_rate)
+        self._faults = Faults(plan, seed=seed)
+        answering = Answering(write=answer, rows=rows, faults=self._faults, seed=seed)
         self._new_api = partial(
-            Api, answering=answering, batch_seconds=batch_seconds, max_queued_requests=max_queued_requests
+            SeededApi if conformance else Api,
+            answering=answering,
+            batch_seconds=batch_seconds,
+            limits=self._limits,
+            max_queued_requests=max_queued_requests or self._limits.queued_requests,
         )
         self._data = None if data is None else Path(data).absolute()
-        self._api, self._clock = self._new_api(journal=Journal()), Clock()
-        self._faults, self._lock, self._activity = Faults(), Lock(), Activity()
+        self._new_clock = partial(Clock, speed=clock_speed)
+        self._api, self._clock = self._new_api(journal=Journal()), self._new_clock()
+        self._lock, self._activity = Lock(), Activity()
         self._url: str | None = None
         self._leave = ExitStack()
 
@@ -127,27 +155,41 @@ class Sandbox:
         with self._lock:
             return self._api.requests(batch_id)
 
+    def log(self) -> Sequence[Entry]:
+        """Return the last 100,000 requests in the order of their answers: the same as `GET /_sandbox/log`."""
+        return self._log.entries()
+
     def advance_clock(self, seconds: float) -> None:
         """Step the sandbox's clock forward; a step back is a `ValueError`."""
         with self._lock:
             self._clock.advance(seconds)
 
+    def set_clock(self, now: datetime) -> None:
+        """Set the sandbox's clock; a time further than a century from the real one is a `ValueError`."""
+        with self._lock:
+            self._clock.set(now.timestamp())
+
+    def speed_up_clock(self, speed: float) -> None:
+        """Let the sandbox's clock run at `speed` seconds for a real one from here on; 0 stops it."""
+        with self._lock:
+            self._clock.speed_up(speed)
+
     def fail_next(
         self,
-        operation: Operation,
-        fault: FaultName | int,
+        operation: Section,
+        fault: str | int,
         *,
         times: int = 1,
         after: int = 0,
         retry_after: int = 1,
     ) -> None:
-        """Let the next `times` operations fail, once `after` of them have passed; see `faults.Fault`.
+        """Let the next `times` operations meet a fault, once `after` of them have passed; see `faults.NAMES`.
 
         `drop_before` and `drop_after` cut the connection before or after the operation is done; a status
         from 400 to 599 refuses it (429 with `retry_after` seconds); `missing_line`, `duplicate_line`,
-        `garbage_line` and `cut` spoil results.
+        `garbage_line` and `cut` spoil results. It comes before the faults of the plan.
         """
-        self._faults.add(Fault(operation=operation, name=fault, times=times, after=after, retry_after=retry_after))
+        self._faults.order(operation, Fault(name=fault, times=times, retry_after=retry_after), after=after)
 
     def idle_seconds(self) -> float:
         """Return how long nobody has asked anything; 0 while something is being answered."""
@@ -166,19 +208,36 @@ class Sandbox:
         return journal
 
     def _repeat(self, journal: Journal) -> None:
-        api, ahead = self._new_api(journal=journal), 0.0
+        api, ahead, latest = self._new_api(journal=journal), 0.0, 0.0
         for event, requests in journal.replay():
-            ahead += event.seconds if isinstance(event, Stepped) else 0.0
+            match event:
+                case Stepped(seconds):
+                    ahead += seconds
+                case Created(at=at) | Canceled(at=at) | Ended(at=at):
+                    latest = max(latest, at)
             api.repeat(event, requests)
         self._api = api
-        self._clock = Clock(ahead=ahead, on_step=lambda seconds: journal.record(Stepped(seconds)))
+        # A clock that ran faster had come further than its steps.
+        ahead = max(ahead, latest - time())
+        self._clock = self._new_clock(ahead=ahead, on_step=lambda seconds: journal.record(Stepped(seconds)))
 
     def _app(self, identity: str) -> "ASGIApp":
         # Starlette and uvicorn are loaded by those who start a server only.
-        from claude_pipeline.sandbox.server import Server  # noqa: PLC0415 - as said above
+        from claude_pipeline.sandbox.control import Control  # noqa: PLC0415 - as said above
+        from claude_pipeline.sandbox.door import Door  # noqa: PLC0415 - as said above
+        from claude_pipeline.sandbox.server import Server, build_app  # noqa: PLC0415 - as said above
 
-        server = Server(api=self._api, clock=self._clock, faults=self._faults, lock=self._lock)
-        return server.app(workspace=self._workspace, identity=identity, activity=self._activity)
+        server = Server(
+            api=self._api,
+            clock=self._clock,
+            faults=self._faults,
+            limits=self._limits,
+            pace=self._pace,
+            lock=self._lock,
+        )
+        control = Control(server=server, log=self._log, identity=identity)
+        app = build_app([*server.routes(), *control.routes()])
+        return Door(app, workspace=self._workspace, activity=self._activity, clock=self._clock, log=self._log)
 
 
 def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None], idle_seconds: float = inf) -> None:

@@ -3,11 +3,25 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
+from mmap import mmap
 from typing import Literal
 
 from msgspec import Struct
 
+from claude_pipeline.sandbox.blocks import Block
+
 ProcessingStatus = Literal["in_progress", "canceling", "ended"]
+ServiceTier = Literal["standard", "batch"]
+Bytes = bytes | bytearray | mmap
+StopReason = Literal[
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "pause_turn",
+    "refusal",
+    "model_context_window_exceeded",
+]
 
 
 class RequestCounts(Struct, frozen=True, kw_only=True):
@@ -36,10 +50,16 @@ class MessageBatch(Struct, frozen=True, kw_only=True):
 
 
 class CacheCreation(Struct, frozen=True):
-    """Tokens written to the cache: none, the sandbox has no cache."""
+    """Tokens written to the cache, by how long they are kept."""
 
     ephemeral_5m_input_tokens: int = 0
     ephemeral_1h_input_tokens: int = 0
+
+
+class OutputTokensDetails(Struct, frozen=True):
+    """Tokens of an answer by what they were written for."""
+
+    thinking_tokens: int
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -50,19 +70,19 @@ class Usage(Struct, frozen=True, kw_only=True):
     cache_read_input_tokens: int = 0
     cache_creation: CacheCreation = CacheCreation()
     output_tokens: int
-    output_tokens_details: None = None
-    service_tier: Literal["standard", "batch"] = "standard"
+    output_tokens_details: OutputTokensDetails | None = None
+    service_tier: ServiceTier = "standard"
     server_tool_use: None = None
     inference_geo: None = None
     speed: None = None
 
 
-class TextBlock(Struct, frozen=True, kw_only=True):
-    """A text block of a message."""
+class StopDetails(Struct, frozen=True, kw_only=True):
+    """Why an answer was refused."""
 
-    type: Literal["text"] = "text"
-    text: str
-    citations: None = None
+    type: Literal["refusal"] = "refusal"
+    category: str | None = None
+    explanation: str | None = None
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -72,10 +92,10 @@ class Message(Struct, frozen=True, kw_only=True):
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: Sequence[TextBlock]
-    stop_reason: str | None
+    content: Sequence[Block]
+    stop_reason: StopReason | None
     stop_sequence: str | None
-    stop_details: None = None
+    stop_details: StopDetails | None = None
     container: None = None
     diagnostics: None = None
     usage: Usage
@@ -113,7 +133,7 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def content_id(prefix: str, *content: bytes | bytearray) -> str:
+def content_id(prefix: str, *content: Bytes) -> str:
     """Derive an id of the API's look from content."""
     digest = blake2b(digest_size=11)
     for part in content:
