@@ -9,9 +9,9 @@ from functools import partial
 
 import pyarrow.parquet as pq
 
-from claude_pipeline.batches import Batch, BatchesApi, is_passing
+from claude_pipeline.batches import NOT_FOUND, UNAUTHORIZED, Batch, BatchesApi, is_passing
 from claude_pipeline.collecting import collect, record_gone
-from claude_pipeline.errors import ApiError
+from claude_pipeline.errors import ApiError, PipelineError, StoreError
 from claude_pipeline.planning import plan
 from claude_pipeline.records import (
     CANCELING,
@@ -36,27 +36,45 @@ _PASSING_404_SECONDS = 600.0
 
 @dataclass(slots=True)
 class Advance:
-    """A step over one store as one account, for one job or for all; `notes` says what could not be done just now."""
+    """A step over one store as one account, for one job or for all.
+
+    Attributes:
+        unless_polled_within: A poll by anybody in the last so many seconds will do.
+        notes: What could not be done just now.
+        errors: What cannot be done before somebody mends it; the first one is raised when all else is done.
+    """
 
     store: Store
     api: BatchesApi
     account: int
     owner: str
     job_id: str | None = None
+    unless_polled_within: float = 0.0
     notes: list[str] = field(default_factory=list)
+    errors: list[PipelineError] = field(default_factory=list)
 
     def run(self) -> None:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
-        self._attempt(self._settle)
-        self._attempt(self.poll)
+        self._each((*UPLOADING, *SUBMITTING), self._settle)
+        self._attempt(self._poll)
         self._each(ENDED, self._collect)
         for job in self._jobs(PLANNING):
-            plan(self.store, job, owner=self.owner)
+            self._attempt(partial(plan, self.store, job, owner=self.owner))
         for job in self._jobs(CANCELING):
             self._cancel(job)
         self._each(PLANNED, lambda shard: send(self.store, self.api, shard, owner=self.owner))
         for job in self._jobs((*CANCELING, *WANTING_JOBS)):
-            self._finish(job)
+            self._attempt(partial(self._finish, job))
+        self._raise()
+
+    def poll(self) -> None:
+        """Ask the API's list how the running batches stand. It transfers no results."""
+        self._poll()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self.errors:
+            raise self.errors[0]
 
     def _jobs(self, states: tuple[str, ...]) -> list[JobRecord]:
         jobs = self.store.ledger.jobs(OPEN_JOBS, account=self.account)
@@ -66,40 +84,46 @@ class Advance:
         return self.store.ledger.shards(self.account, states, job_id=self.job_id)
 
     def _attempt(self, step: Callable[[], None]) -> None:
-        """Take a step; an API that cannot be reached now is noted, and changes nothing."""
+        """Take a step. What fails changes nothing, and keeps no other step from being taken."""
         try:
             step()
         except ApiError as error:
-            if not is_passing(error):
+            if error.status == UNAUTHORIZED:
                 raise
-            self.notes.append(f"{error} Trying again.")
+            if is_passing(error):
+                self.notes.append(f"{error} Trying again.")
+            else:
+                self.errors.append(error)
+        except StoreError as error:
+            self.errors.append(error)
 
     def _each(self, states: tuple[ShardState, ...], step: Callable[[Shard], None]) -> None:
         for shard in self._shards(states):
             self._attempt(partial(step, shard))
 
-    def _settle(self) -> None:
-        ledger = self.store.ledger
-        for shard in self._shards((*UPLOADING, *SUBMITTING)):
-            if not ledger.is_abandoned(shard):
-                continue
-            if shard.state == "uploading":
-                ledger.move(shard.shard, UPLOADING, state="planned", owner=None)
-            else:
-                settle(self.store, self.api, shard)
+    def _settle(self, shard: Shard) -> None:
+        if not self.store.ledger.is_abandoned(shard):
+            return
+        if shard.state == "uploading":
+            self.store.ledger.take_back(shard)
+        else:
+            settle(self.store, self.api, shard)
 
-    def poll(self) -> None:
-        """Ask the API's list how the running batches stand. It transfers no results."""
-        running = {shard.batch_id: shard for shard in self._shards(RUNNING)}
+    def _poll(self) -> None:
+        """Look at all batches of the account: one list serves every job that waits, and every process."""
+        ledger = self.store.ledger
+        running = {shard.batch_id: shard for shard in ledger.shards(self.account, RUNNING)}
+        if not running or not ledger.begin_poll(self.account, unless_within=self.unless_polled_within):
+            return
         oldest = min((shard.created_at or 0 for shard in running.values()), default=0)
-        for batch in self.api.newest_first(at_least=len(running)) if running else ():
+        for batch in self.api.newest_first(at_least=len(running)):
             shard = running.pop(batch.id, None)
             if shard:
                 self._observe(shard, batch)
             if not running or batch.created_at.timestamp() < oldest:
                 break
         for shard in running.values():
-            self._look_closer(shard)
+            self._attempt(partial(self._look_closer, shard))
 
     def _look_closer(self, shard: Shard) -> None:
         """Ask for one batch that the list did not show."""
@@ -107,19 +131,41 @@ class Advance:
             self._observe(shard, batch)
 
     def _collect(self, shard: Shard) -> None:
-        """Collect a batch that ended, by what the API counts now."""
+        """Collect a batch that ended, by what the API counts now; what did not agree waits for `resume`."""
+        ledger = self.store.ledger
+        if not ledger.is_abandoned(shard) or (shard.reason and not ledger.waiting_jobs(shard.shard)):
+            return
         if batch := self._retrieve(shard):
-            collect(self.store, self.api, shard, batch, owner=self.owner)
+            try:
+                collect(self.store, self.api, shard, batch, owner=self.owner)
+            except ApiError as error:
+                if error.status != NOT_FOUND:
+                    raise
+                self._miss(shard, since=shard.ended_at)
 
     def _retrieve(self, shard: Shard) -> Batch | None:
-        """Ask for one batch and record it if it is gone; a 404 soon after its creation is passing."""
+        """Ask for one batch, and record it if it is gone."""
         batch = self.api.retrieve(shard.batch_id or "")
-        age = self.store.ledger.now() - (shard.created_at or 0)
         if batch and not batch.archived_at:
             return batch
-        if batch or age > _PASSING_404_SECONDS:
+        if batch:
             record_gone(self.store, shard)
+        elif not self._is_listed(shard):
+            self._miss(shard, since=shard.created_at)
         return None
+
+    def _is_listed(self, shard: Shard) -> bool:
+        for batch in self.api.newest_first():
+            if batch.id == shard.batch_id or batch.created_at.timestamp() < (shard.created_at or 0):
+                return batch.id == shard.batch_id
+        return False
+
+    def _miss(self, shard: Shard, *, since: float | None) -> None:
+        """Take a 404 for passing while the batch or its results are young, and for the end of them later."""
+        if self.store.ledger.now() - (since or 0) > _PASSING_404_SECONDS:
+            record_gone(self.store, shard)
+        else:
+            self.notes.append(f"The API knows nothing of batch {shard.batch_id} just now. Trying again.")
 
     def _observe(self, shard: Shard, batch: Batch) -> None:
         ledger = self.store.ledger
@@ -135,23 +181,35 @@ class Advance:
             if self.store.ledger.waiting_jobs(shard.shard, WANTING_JOBS):
                 continue
             if shard.state == "planned":
-                self.store.ledger.remove_shard(shard)
+                self.store.ledger.cancel_planned(shard.shard)
             elif shard.state == "in_progress":
                 self._attempt(partial(self._cancel_batch, shard))
 
     def _cancel_batch(self, shard: Shard) -> None:
+        """Ask for it; whether a batch that may not be canceled has ended or is gone shows when one looks."""
         self.store.ledger.move(shard.shard, RUNNING, cancel_wanted=1)
-        self._observe(shard, self.api.cancel(shard.batch_id or ""))
+        try:
+            self._observe(shard, self.api.cancel(shard.batch_id or ""))
+        except ApiError as error:
+            if is_passing(error) or error.status == UNAUTHORIZED:
+                raise
+            self._look_closer(shard)
 
     def _finish(self, job: JobRecord) -> None:
+        ledger = self.store.ledger
+        if not self._is_done(job):
+            return
+        unanswered = job.rows - job.skipped - _answered(self.store, job)
+        with ledger.transaction():
+            if self._is_done(job):  # it may have been resumed meanwhile
+                ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
+
+    def _is_done(self, job: JobRecord) -> bool:
         ledger = self.store.ledger
         awaited = ledger.awaited_shards(job.job_id)
         if job.state == "canceling":
             awaited = [s for s in awaited if not ledger.waiting_jobs(s.shard, WANTING_JOBS)]
-        if job.state == "planning" or any(shard.state != "collected" for shard in awaited):
-            return
-        unanswered = job.rows - job.skipped - _answered(self.store, job)
-        ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
+        return job.state != "planning" and all(shard.state == "collected" for shard in awaited)
 
 
 def _answered(store: Store, job: JobRecord) -> int:

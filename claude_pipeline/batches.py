@@ -7,8 +7,9 @@ import ipaddress
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -16,19 +17,27 @@ import msgspec
 from claude_pipeline.errors import ApiError, CredentialsError, InputError, PipelineError
 
 if TYPE_CHECKING:
+    import anthropic
     import httpx2
     from anthropic import Anthropic
 
 PATH = "/v1/messages/batches"
+UNAUTHORIZED, NOT_FOUND, TOO_MANY = 401, 404, 429
+_TIMEOUT, _TOO_LARGE, _CLOSED, _SERVER_ERROR = 408, 413, 499, 500
 CHUNK_BYTES = 1 << 20
 _PAGE = 1000
 _FIRST_PAUSES = (0.5, 1.0)
+_SHORTEST_SECRET = 16  # a local server takes any word, which may well stand in what it says
+_FRAMING = {"content-length", "transfer-encoding"}
+
+# It names a file: what could lead out of a folder is no id.
+BatchId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,128}\Z")]
 
 
 class Batch(msgspec.Struct, frozen=True):
     """A Message Batch, as far as this library looks at it. Times are RFC 3339."""
 
-    id: str
+    id: BatchId
     processing_status: Literal["in_progress", "canceling", "ended"]
     request_counts: dict[str, int]
     created_at: datetime
@@ -42,10 +51,26 @@ class Batch(msgspec.Struct, frozen=True):
         """How many requests the batch holds."""
         return sum(self.request_counts.values())
 
+    @property
+    def has_results(self) -> bool:
+        """Whether the batch has ended and its results are still kept."""
+        return self.processing_status == "ended" and not self.archived_at
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsBody:
+    """A results file on its way. `is_framed` tells whether a body that broke off would be noticed."""
+
+    chunks: Iterator[bytes]
+    is_framed: bool
+
 
 class _Page(msgspec.Struct):
     data: list[Batch]
     has_more: bool = False
+
+
+Then = Literal["later", "halve", "blocked", "doubtful"]
 
 
 class CreateRefusedError(ApiError):
@@ -54,14 +79,11 @@ class CreateRefusedError(ApiError):
     Attributes:
         then: `later` (nothing was created, it may pass), `halve` (too large), `blocked` (the user must act), or
             `doubtful` (a batch may exist).
-        retry_after: Seconds that the API asks to wait, if it does.
     """
 
-    def __init__(self, message: str, *, then: Literal["later", "halve", "blocked", "doubtful"]) -> None:
-        super().__init__(message)
+    def __init__(self, error: ApiError, *, then: Then) -> None:
+        super().__init__(str(error), status=error.status, code=error.code, retry_after=error.retry_after)
         self.then = then
-        self.status: int | None = None
-        self.retry_after: float | None = None
 
 
 def make_client(base_url: str | None = None, *, api_key: str | None = None) -> "Anthropic":
@@ -91,6 +113,13 @@ class BatchesApi:
             if name in type(client).__name__:
                 raise InputError(f"{type(client).__name__} has no Message Batches. Use anthropic.Anthropic().")
         self._client = client
+        self._secrets = [
+            secret for secret in (client.api_key, client.auth_token) if secret and len(secret) >= _SHORTEST_SECRET
+        ]
+        if not all(
+            secret.isascii() and secret.isprintable() for secret in (client.api_key, client.auth_token) if secret
+        ):
+            raise InputError("The API key holds a line break, or another character that no key has. Set it anew.")
 
     def account(self) -> str:
         """Ask who answers and pays, with one free call.
@@ -130,12 +159,10 @@ class BatchesApi:
 
     def retrieve(self, batch_id: str) -> Batch | None:
         """Return a batch, or None if the API knows none by that id."""
-        from anthropic import NotFoundError  # noqa: PLC0415  loaded with the client
-
         try:
             return _decode(self._get(f"{PATH}/{quote(batch_id, safe='')}"), Batch)
         except ApiError as error:
-            if isinstance(error.__cause__, NotFoundError):
+            if error.status == NOT_FOUND:
                 return None
             raise
 
@@ -151,22 +178,17 @@ class BatchesApi:
         Raises:
             CreateRefusedError: There is no batch, or nobody can tell.
         """
-        import anthropic  # noqa: PLC0415  loaded with the client
-
         headers = {"Content-Type": "application/json", "Content-Length": str(size)}
         try:
             answer = self._call("post", PATH, content=body, follow_redirects=False, headers=headers)
             return msgspec.json.decode(answer.content, type=Batch)
         except ApiError as error:
-            if isinstance(error.__cause__, anthropic.APIStatusError):
-                raise _refusal(error.__cause__, complete=is_complete()) from error
-            then: Literal["doubtful", "later"] = "doubtful" if is_complete() else "later"
-            raise CreateRefusedError(str(error), then=then) from error
+            raise CreateRefusedError(error, then=_then(error, complete=is_complete())) from None
         except msgspec.DecodeError as error:
-            raise CreateRefusedError(f"The API's answer is no batch: {error}.", then="doubtful") from error
+            raise CreateRefusedError(ApiError(f"The API's answer is no batch: {error}."), then="doubtful") from error
 
     @contextmanager
-    def results(self, batch_id: str, results_url: str | None) -> Iterator[Iterator[bytes]]:
+    def results(self, batch_id: str, results_url: str | None) -> Iterator[ResultsBody]:
         """Open a batch's results as chunks of up to 1 MB.
 
         Only a `results_url` at the client's own origin is followed: credentials go nowhere else.
@@ -177,7 +199,8 @@ class BatchesApi:
         url = results_url if results_url and self._is_own(results_url) else path
         response = self._call("get", url, stream=True)
         try:
-            yield response.iter_bytes(CHUNK_BYTES)
+            framed = not _FRAMING.isdisjoint(response.headers) or response.http_version.startswith("HTTP/2")
+            yield ResultsBody(response.iter_bytes(CHUNK_BYTES), framed)
         except httpx2.HTTPError as error:
             raise ApiError(f"The results of {batch_id} broke off ({type(error).__name__}: {error}).") from error
         finally:
@@ -209,18 +232,29 @@ class BatchesApi:
                 path, cast_to=httpx2.Response, options=options | {"max_retries": 0}, stream=stream, **body
             )
         except anthropic.APIStatusError as error:
-            raise ApiError(f"The API answered {error.status_code}: {_words(error)}") from error
+            raise self._answered(error) from None
         except anthropic.APIConnectionError as error:
             cause = _root(error)
             if isinstance(cause, PipelineError):  # raised by what yields the body
                 raise cause from None
-            words = f"{type(cause).__name__}: {cause}".rstrip(": ")
-            raise ApiError(f"The API at {self._client.base_url.host} could not be reached ({words}).") from error
+            words = self._masked(f"{type(cause).__name__}: {cause}".rstrip(": "))
+            raise ApiError(f"The API at {self._client.base_url.host} could not be reached ({words}).") from None
         except TypeError as error:
             if "authentication method" in str(error):
                 raise CredentialsError from error
             raise
         return answer
+
+    def _answered(self, error: "anthropic.APIStatusError") -> ApiError:
+        message = self._masked(f"The API answered {error.status_code}: {_words(error)}")
+        retry_after = _seconds(error.response.headers.get("retry-after"))
+        return ApiError(message, status=error.status_code, code=_code(error), retry_after=retry_after)
+
+    def _masked(self, words: str) -> str:
+        """Hide credentials: a gateway may repeat the key that it refuses."""
+        for secret in self._secrets:
+            words = words.replace(secret, "***")
+        return words
 
 
 _T = TypeVar("_T")
@@ -235,34 +269,34 @@ def _decode(response: "httpx2.Response", kind: type[_T]) -> _T:
 
 def is_passing(error: ApiError) -> bool:
     """Tell whether an error of a call may be gone at the next one."""
-    status = getattr(error.__cause__, "status_code", None)
-    return status is None or status in {408, 429} or status >= 500  # noqa: PLR2004  HTTP's server errors
+    return error.status is None or error.status in {_TIMEOUT, TOO_MANY} or error.status >= _SERVER_ERROR
 
 
-def _refusal(error: Any, *, complete: bool) -> CreateRefusedError:  # noqa: ANN401  an anthropic.APIStatusError
-    refused = CreateRefusedError(f"The API answered {error.status_code}: {_words(error)}", then=_then(error, complete))
-    refused.status = error.status_code
-    refused.retry_after = _seconds(error.response.headers.get("retry-after"))
-    return refused
-
-
-def _then(error: Any, complete: bool) -> Literal["later", "halve", "blocked", "doubtful"]:  # noqa: ANN401, FBT001
-    status: int = error.status_code
-    if status == 413:  # noqa: PLR2004
+def _then(error: ApiError, *, complete: bool) -> Then:
+    status = error.status
+    if status == _TOO_LARGE:
         return "halve"
-    if status in {429, 529}:
-        return "blocked" if "enforced_spend_limit_reached" in str(error.body) else "later"
-    if status in {408, 499} or status >= 500:  # noqa: PLR2004
+    if status == TOO_MANY:
+        return "blocked" if error.code == "enforced_spend_limit_reached" else "later"
+    if status is None or status in {_TIMEOUT, _CLOSED} or status >= _SERVER_ERROR:
         return "doubtful" if complete else "later"
     return "blocked"
 
 
-def _words(error: Any) -> str:  # noqa: ANN401  an anthropic.APIStatusError
-    body = error.body if isinstance(error.body, dict) else {}
-    detail = body.get("error", {})
-    message = detail.get("message") if isinstance(detail, dict) else None
+def _words(error: "anthropic.APIStatusError") -> str:
+    message = _detail(error).get("message")
     request_id = f" (request {error.request_id})" if error.request_id else ""
     return f"{message or error.message}{request_id}"
+
+
+def _code(error: "anthropic.APIStatusError") -> str | None:
+    details = _detail(error).get("details")
+    return str(details.get("error_code")) if isinstance(details, dict) else None
+
+
+def _detail(error: "anthropic.APIStatusError") -> dict[str, Any]:
+    detail = error.body.get("error") if isinstance(error.body, dict) else None
+    return detail if isinstance(detail, dict) else {}
 
 
 def _root(error: BaseException) -> BaseException:

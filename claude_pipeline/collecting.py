@@ -1,8 +1,10 @@
 """Collecting batches that ended: their lines become a file, and who has no answer is asked again or marked."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from functools import partial
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,11 +12,10 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.batches import Batch, BatchesApi
 from claude_pipeline.errors import ResultsError
-from claude_pipeline.files import replacing
-from claude_pipeline.leases import renewed
+from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
-from claude_pipeline.records import ENDED, FAILED, WANTING_JOBS, Shard
+from claude_pipeline.records import ENDED, FAILED, OPEN_JOBS, WANTING_JOBS, Shard
 from claude_pipeline.results import RESULT_SCHEMA, Decoded, Spool, Verdict, decode, spool_lines
 from claude_pipeline.sending import block_jobs
 from claude_pipeline.shards import Members
@@ -23,16 +24,14 @@ from claude_pipeline.store import Store
 _FETCHES = 3
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
 
-_GONE = (
-    "Batch {batch_id} is gone: the API keeps its results no more. `resume` asks its {requests:,} requests again, "
-    "and pays for them again."
-)
+_GONE = "{gone} `resume` asks its {requests:,} requests again, and pays for them again."
 
 
 def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner: str) -> None:
     """Fetch the results of a shard that ended, write them, and decide on every row without an answer.
 
-    A file that does not agree with what was sent is fetched three times; then the jobs that wait for it are blocked.
+    A file that does not agree with what was sent is fetched three times. If nothing is wrong but that the same lines
+    stay away, their rows are missing; otherwise the jobs that wait for it are blocked.
 
     Raises:
         ApiError: The results could not be fetched; nothing was recorded.
@@ -44,27 +43,46 @@ def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner:
     members = ledger.members(shard.shard)
     try:
         with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
-            outcome = _fetch(store, api, batch, members, file)
+            held = partial(ledger.renew, shard.shard, owner=owner)
+            outcome = _fetch(store, api, batch, members, file, held=held)
             _record(store, shard, members, outcome, owner=owner)
     except ResultsError as error:
-        reason = f"Batch {shard.batch_id}: {error} `resume` fetches them again."
-        ledger.move(shard.shard, ENDED, owned_by=owner, reason=reason)
-        block_jobs(store, shard, reason)
+        _record_disagreement(store, shard, error, owner=owner)
+    except LeaseLostError:
+        return
     finally:
         ledger.move(shard.shard, ENDED, owned_by=owner, owner=None)
 
 
-def _fetch(store: Store, api: BatchesApi, batch: Batch, members: Members, file: BinaryIO) -> "_Outcome":
-    error = ResultsError("Nothing was fetched.")
-    for _ in range(_FETCHES):
+def _record_disagreement(store: Store, shard: Shard, error: ResultsError, *, owner: str) -> None:
+    """Let the user decide, whether the job goes on or is being canceled."""
+    reason = f"Batch {shard.batch_id}: {error} `resume` fetches them again."
+    with store.ledger.transaction():
+        if store.ledger.move(shard.shard, ENDED, owned_by=owner, reason=reason):
+            block_jobs(store, shard, reason, states=OPEN_JOBS)
+
+
+def _fetch(
+    store: Store, api: BatchesApi, batch: Batch, members: Members, file: BinaryIO, *, held: Callable[[], bool]
+) -> "_Outcome":
+    errors: list[ResultsError] = []
+    while len(errors) < _FETCHES:
         file.seek(0)
         file.truncate()
-        with api.results(batch.id, batch.results_url) as chunks:
+        with api.results(batch.id, batch.results_url) as body:
+            absent = _stayed_away(errors) if body.is_framed else frozenset[int]()
             try:
-                return _write_results(store, batch, members, file, spool_lines(chunks, members, file))
-            except ResultsError as found:
-                error = found
-    raise error
+                spool = spool_lines(body.chunks, members, file, absent=absent)
+                return _write_results(store, batch, members, file, spool, held=held)
+            except ResultsError as error:
+                errors.append(error)
+    raise errors[-1]
+
+
+def _stayed_away(errors: Sequence[ResultsError]) -> frozenset[int]:
+    """Return the lines that every fetch but the last one lacked, if nothing else was ever wrong."""
+    found = {error.missing for error in errors}
+    return found.pop() if len(errors) == _FETCHES - 1 and len(found) == 1 else frozenset()
 
 
 @dataclass(slots=True)
@@ -100,31 +118,32 @@ class _Outcome:
         self.cost_usd = None if unknown or self.cost_usd is None else self.cost_usd + spent
 
 
-def _write_results(store: Store, batch: Batch, members: Members, file: BinaryIO, spool: Spool) -> _Outcome:
+def _write_results(
+    store: Store, batch: Batch, members: Members, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]
+) -> _Outcome:
     outcome = _Outcome()
-    first = 0
-    prices = PriceList(batch.created_at)
-    with (
-        replacing(store.results_path(batch.id)) as path,
-        pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer,
-    ):
-        for decoded in decode(file, spool, prices):
-            writer.write_batch(decoded.batch)
-            outcome.add(first, decoded)
-            first += decoded.batch.num_rows
-        _check_counts(batch, members, outcome.tallies)
+    with store.replacing(store.results_path(batch.id)) as path:
+        with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
+            first = 0
+            for decoded in decode(file, spool, PriceList(batch.created_at), batch_id=batch.id):
+                writer.write_batch(decoded.batch)
+                outcome.add(first, decoded)
+                first += decoded.batch.num_rows
+        _check_counts(batch, members, outcome)
+        if not held():  # who took over may have recorded another file by now
+            raise LeaseLostError
     return outcome
 
 
-def _check_counts(batch: Batch, members: Members, tallies: Counter[str]) -> None:
-    stated = {kind: count for kind, count in batch.request_counts.items() if count}
-    if stated != dict(tallies) or tallies.total() != len(members):
-        raise ResultsError(
-            f"{len(members):,} requests were sent, {_list(dict(tallies))} came, but it counts {_list(stated)}."
-        )
+def _check_counts(batch: Batch, members: Members, outcome: _Outcome) -> None:
+    """Compare the lines with what the API counts; what is missing may be of any kind."""
+    stated = Counter({kind: count for kind, count in batch.request_counts.items() if count})
+    came = outcome.tallies - Counter(errored=len(outcome.positions("missing")))
+    if came - stated or stated.total() != len(members):
+        raise ResultsError(f"{len(members):,} requests were sent, {_list(came)} came, but it counts {_list(stated)}.")
 
 
-def _list(counts: dict[str, int]) -> str:
+def _list(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items())) or "nothing"
 
 
@@ -133,7 +152,7 @@ def _record(store: Store, shard: Shard, members: Members, outcome: _Outcome, *, 
     ledger = store.ledger
     with ledger.transaction():
         retries = _to_ask_again(store, shard, outcome)
-        moved = {position for positions in retries.values() for position in positions}
+        moved = {position for retry in retries for position in retry.positions}
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items() if position not in moved}
         left = Counter(failed.values())
         tallies = {"succeeded": outcome.tallies["succeeded"], **{kind: left[kind] for kind in FAILED}}
@@ -141,23 +160,34 @@ def _record(store: Store, shard: Shard, members: Members, outcome: _Outcome, *, 
         if not ledger.move(shard.shard, ENDED, owned_by=owner, **done, **tallies, **outcome.tokens):
             return
         ledger.fail(shard, members, failed)
-        for attempt, positions in retries.items():
-            ledger.split_off(shard, members, positions, attempt=attempt)
+        for retry in retries:
+            positions, attempt, missing_from = retry
+            ledger.split_off(shard, members, positions, attempt=attempt, missing_from=missing_from)
         _block(store, shard, outcome)
 
 
-def _to_ask_again(store: Store, shard: Shard, outcome: _Outcome) -> dict[int, list[int]]:
-    """Choose the rows that are asked again by the number of their next attempt."""
+class _Retry(NamedTuple):
+    """Rows that are asked again together."""
+
+    positions: list[int]
+    attempt: int
+    missing_from: str | None
+
+
+def _to_ask_again(store: Store, shard: Shard, outcome: _Outcome) -> list[_Retry]:
     wanting = store.ledger.waiting_jobs(shard.shard, WANTING_JOBS)
     attempts = max((Settings.of(job).limits.max_attempts for job in wanting), default=0)
     unspent = outcome.positions("account")
     if shard.cancel_wanted:  # for a job that wanted it no more; whoever waits by now does
         unspent = sorted(unspent + outcome.positions("canceled"))
-    retries = {
-        shard.attempt: unspent if wanting else [],
-        shard.attempt + 1: outcome.positions("again") if shard.attempt < attempts else [],
-    }
-    return {attempt: positions for attempt, positions in retries.items() if positions}
+    lost = ", ".join(filter(None, (shard.missing_from, shard.batch_id)))
+    may_repeat = shard.attempt < attempts
+    retries = [
+        _Retry(unspent if wanting else [], shard.attempt, shard.missing_from),
+        _Retry(outcome.positions("again") if may_repeat else [], shard.attempt + 1, shard.missing_from),
+        _Retry(outcome.positions("missing") if may_repeat else [], shard.attempt + 1, lost),
+    ]
+    return [retry for retry in retries if retry.positions]
 
 
 def _block(store: Store, shard: Shard, outcome: _Outcome) -> None:
@@ -172,6 +202,7 @@ def record_gone(store: Store, shard: Shard) -> None:
     ledger = store.ledger
     members = ledger.members(shard.shard)
     with ledger.transaction():
-        if ledger.move(shard.shard, (shard.state,), state="collected", errored=len(members), reason="gone"):
+        gone = f"Batch {shard.batch_id} is gone: the API keeps its results no more."
+        if ledger.move(shard.shard, (shard.state,), state="collected", errored=len(members), reason=gone):
             ledger.fail(shard, members, dict.fromkeys(range(len(members)), "errored"))
-            block_jobs(store, shard, _GONE.format(batch_id=shard.batch_id, requests=len(members)))
+            block_jobs(store, shard, _GONE.format(gone=gone, requests=len(members)))

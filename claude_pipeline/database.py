@@ -6,6 +6,7 @@ stands in this module alone.
 
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,11 +15,16 @@ from typing import Any
 
 from claude_pipeline.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_PATIENCE_SECONDS = 60.0
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE accounts (account INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE accounts (
+    account INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    polled_at DOUBLE PRECISION NOT NULL DEFAULT 0
+);
 CREATE TABLE jobs (
     job_id TEXT PRIMARY KEY,
     account INTEGER NOT NULL REFERENCES accounts,
@@ -57,6 +63,7 @@ CREATE TABLE shards (
     newest_batch_id TEXT,
     submitting_at DOUBLE PRECISION,
     batch_id TEXT UNIQUE,
+    missing_from TEXT,
     cancel_wanted INTEGER NOT NULL DEFAULT 0,
     created_at DOUBLE PRECISION,
     ended_at DOUBLE PRECISION,
@@ -95,6 +102,14 @@ ON CONFLICT (account, address) DO UPDATE
 SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
 """
 
+# What brings a store of a version to the next one.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE accounts ADD COLUMN polled_at DOUBLE PRECISION NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN missing_from TEXT
+""",
+}
+
 Parameters = Mapping[str, object] | tuple[object, ...]
 
 
@@ -109,8 +124,10 @@ class Database:
         self.path = path
         self._lock = threading.RLock()
         try:
-            self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection = sqlite3.connect(
+                path, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._use_wal()
             self._connection.execute("PRAGMA synchronous=FULL")
             self._migrate()
         except sqlite3.DatabaseError as error:
@@ -119,6 +136,19 @@ class Database:
     def __del__(self) -> None:
         if connection := getattr(self, "_connection", None):
             connection.close()
+
+    def _use_wal(self) -> None:
+        """Switch the file to WAL, for which SQLite waits for nobody: several may open a new ledger at once."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def now(self) -> float:
         """Return the database's clock: seconds since the epoch."""
@@ -180,16 +210,24 @@ class Database:
     def _migrate(self) -> None:
         with self.transaction():
             if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
-                for statement in _SCHEMA.split(";\n"):
-                    self.run(statement)
+                self._run_all(_SCHEMA)
                 meta = (("schema_version", str(SCHEMA_VERSION)), ("store_id", uuid.uuid4().hex))
                 self.run_many("INSERT INTO meta VALUES (?, ?)", meta)
-        ((version,),) = self.rows("SELECT value FROM meta WHERE key = 'schema_version'")
-        if int(version) > SCHEMA_VERSION:
+            ((value,),) = self.rows("SELECT value FROM meta WHERE key = 'schema_version'")
+            version = int(value)
+            for step in range(version, SCHEMA_VERSION):
+                self._run_all(_MIGRATIONS[step])
+            if version < SCHEMA_VERSION:
+                self.run("UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),))
+        if version > SCHEMA_VERSION:
             raise StoreError(
                 f"The store {self.path.parent} was made by a newer claude-pipeline (schema {version}; this one knows "
                 f"{SCHEMA_VERSION}). Upgrade it: pip install -U claude-pipeline."
             )
+
+    def _run_all(self, script: str) -> None:
+        for statement in script.split(";\n"):
+            self.run(statement)
 
 
 def assignments(changes: Mapping[str, Any]) -> str:

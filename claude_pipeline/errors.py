@@ -59,7 +59,21 @@ class CredentialsError(PipelineError):
 
 
 class ApiError(PipelineError):
-    """The API refused, or could not be reached; nothing was lost."""
+    """The API refused, or could not be reached; nothing was lost.
+
+    Attributes:
+        status: The HTTP status that it answered with; None when there was no answer to speak of.
+        code: What `error.details.error_code` said.
+        retry_after: Seconds that it asks to wait, if it does.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
 
 
 class AccountError(PipelineError):
@@ -90,11 +104,13 @@ class ResultsError(PipelineError):
 
     Attributes:
         strangers: How many lines belong to requests that were not sent.
+        missing: The positions whose line did not come, if nothing else is wrong.
     """
 
-    def __init__(self, message: str, *, strangers: int = 0) -> None:
+    def __init__(self, message: str, *, strangers: int = 0, missing: frozenset[int] = frozenset()) -> None:
         super().__init__(message)
         self.strangers = strangers
+        self.missing = missing
 
 
 class WaitTimeoutError(PipelineError):

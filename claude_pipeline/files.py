@@ -4,21 +4,24 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from claude_pipeline.errors import StoreError
 
+TEMPORARY = ".*.tmp"
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, then make it durable and rename it.
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """Give a new file beside `path` to write to, then make it durable and rename it.
 
     Raises:
         StoreError: The file cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch(mode, exist_ok=False)
         yield temporary
         _sync(temporary)
         temporary.replace(path)
@@ -26,7 +29,22 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path.parent, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make a folder, durably, unless it is there."""
+    if not path.is_dir():
+        path.mkdir(mode, exist_ok=True)
+        _sync(path.parent)
+
+
+def make_file(path: Path, *, mode: int = 0o666) -> None:
+    """Make an empty file, durably, unless it is there."""
+    if not path.exists():
+        path.touch(mode)
+        _sync(path.parent)
 
 
 def cannot_write(folder: Path, error: OSError) -> StoreError:

@@ -17,6 +17,7 @@ from claude_pipeline.errors import (
     AccountError,
     ApiError,
     JobBlockedError,
+    PipelineError,
     UnknownJobError,
     WaitTimeoutError,
 )
@@ -105,11 +106,21 @@ class Job:
             AccountError: The job belongs to another account than the client's.
             StoreError: The store cannot be written.
         """
+        return self._advance()
+
+    def _advance(self, *, unless_polled_within: float = 0.0) -> Status:
         try:
             session = self._start_session()
-            step = Advance(self._store, session.api, session.account, session.owner, self.job_id)
-            step.run()
+            step = Advance(
+                self._store,
+                session.api,
+                session.account,
+                session.owner,
+                self.job_id,
+                unless_polled_within=unless_polled_within,
+            )
             self._notes = step.notes
+            step.run()
         except ApiError as error:
             if not is_passing(error):
                 raise
@@ -125,6 +136,7 @@ class Job:
     ) -> "Job":
         """Advance until the job has ended; sleep `poll_interval` seconds in between.
 
+        However many processes wait on one store, its batches are looked at twice in that time at most.
         `on_status` is given each status. Without it a notebook shows a progress bar.
 
         Raises:
@@ -132,9 +144,11 @@ class Job:
             JobBlockedError: It goes on only after its user has mended something.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        polled_within = 0.0
         with showing(on_status) as show:
             while True:
-                status = self.advance()
+                status = self._advance(unless_polled_within=polled_within)
+                polled_within = poll_interval / 2
                 show(status)
                 if status.state == "ended":
                     return self
@@ -236,22 +250,44 @@ def _over_open_jobs(
         return []
     jobs = opened.ledger.jobs(OPEN_JOBS)
     places = {job.job_id: base_url or Settings.of(job).base_url for job in jobs}
-    notes = {place: _step_at(step, opened, client or make_client(place)) for place in set(places.values())}
+    seen = {place: _Look(step, opened, place, client) for place in set(places.values())}
+    if errors := [look.error for look in seen.values() if look.error]:
+        raise errors[0]
     records = [opened.ledger.job(job_id) for job_id in places]
-    return [report(opened, record, notes=notes[places[record.job_id]]) for record in records if record]
+    return [report(opened, record, notes=seen[places[record.job_id]].notes_on(record)) for record in records if record]
 
 
-def _step_at(step: Callable[[Advance], None], store: Store, client: "Anthropic") -> list[str]:
-    """Take a step as one client's account; a server that cannot be reached now keeps no other waiting."""
-    try:
-        session = Session.start(store, client)
-        taken = Advance(store, session.api, session.account, session.owner)
+class _Look:
+    """A step taken at one place as one client's account; what fails there keeps no other place waiting."""
+
+    def __init__(
+        self, step: Callable[[Advance], None], store: Store, place: str | None, client: "Anthropic | None"
+    ) -> None:
+        self.error: PipelineError | None = None
+        self._store = store
+        self._account: int | None = None
+        self._notes: list[str] = []
+        try:
+            self._take(step, client or make_client(place))
+        except PipelineError as error:
+            if isinstance(error, ApiError) and is_passing(error):
+                self._notes = [f"{error} Trying again."]
+            else:
+                self.error = error
+
+    def _take(self, step: Callable[[Advance], None], client: "Anthropic") -> None:
+        session = Session.start(self._store, client)
+        self._account = session.account
+        taken = Advance(self._store, session.api, session.account, session.owner)
+        self._notes = taken.notes
         step(taken)
-    except ApiError as error:
-        if not is_passing(error):
-            raise
-        return [f"{error} Trying again."]
-    return taken.notes
+
+    def notes_on(self, job: JobRecord) -> list[str]:
+        """Say what could not be done for a job; of another account's, whose it is."""
+        if self._account in {None, job.account}:
+            return self._notes
+        name = self._store.ledger.account_name
+        return [str(AccountError(job.job_id, account=name(job.account), client_account=name(self._account or 0)))]
 
 
 def _existing(path: Path) -> Store | None:

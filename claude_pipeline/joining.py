@@ -5,7 +5,6 @@ answered elsewhere (duplicates, other jobs' requests) are located by their claim
 disk in two sequential passes. Memory stays at a few batches of about 1 MB.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from claude_pipeline.arrays import bool_array, int64_array, repeated, to_int64
+from claude_pipeline.arrays import bool_array, int64_array, make_array, repeated, to_int64
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import JobRecord, Shard
-from claude_pipeline.results import RESULT_FIELDS
+from claude_pipeline.results import MISSING_MESSAGE, RESULT_FIELDS
 from claude_pipeline.shards import Members, Rows
 from claude_pipeline.store import Store, open_parquet, row_bytes, rows_within
 
@@ -148,19 +147,35 @@ class _Walk:
 def _walk(store: Store, shard: Shard) -> Iterator[_Walk]:
     path = store.results_path(shard.batch_id or "")
     with ExitStack() as stack:
-        collected = shard.state == "collected" and path.exists()
-        file = stack.enter_context(open_parquet(path)) if collected else None
+        file = stack.enter_context(open_parquet(path)) if _has_results(shard) else None
         yield _Walk(shard, store.ledger.members(shard.shard), file)
 
 
+def _has_results(shard: Shard) -> bool:
+    return shard.state == "collected" and shard.batch_id is not None and shard.reason is None
+
+
 def answers(addresses: bytes, results: pa.RecordBatch | None, shard: Shard, *, count: int) -> pa.RecordBatch:
-    """Put the columns of an answer together; without results they say no more than who is asked."""
+    """Put the columns of an answer together; without results they say no more than who is asked, or what is gone."""
     if results is None:
-        empty = [pa.nulls(count, field.type) for field in ANSWER_SCHEMA]
-        return pa.record_batch([_hex(addresses), *empty[1:]], schema=ANSWER_SCHEMA)
+        known: dict[str, object] = {}
+        if shard.state == "collected" and shard.batch_id is not None:
+            known = {"result_type": "errored", "cost_usd": 0.0, "error_type": "gone", "error_message": shard.reason}
+            known |= {"batch_id": shard.batch_id, "attempts": shard.attempt}
+        columns = [repeated(known.get(field.name), field.type, count) for field in ANSWER_SCHEMA]
+        return pa.record_batch([_hex(addresses), *columns[1:]], schema=ANSWER_SCHEMA)
     batch_ids = repeated(shard.batch_id, pa.string(), count)
     attempts = repeated(shard.attempt, pa.int64(), count)
-    return pa.record_batch([_hex(addresses), *results.columns, batch_ids, attempts], schema=ANSWER_SCHEMA)
+    marked = _mark_missing(results, shard) if shard.missing_from else results
+    return pa.record_batch([_hex(addresses), *marked.columns, batch_ids, attempts], schema=ANSWER_SCHEMA)
+
+
+def _mark_missing(results: pa.RecordBatch, shard: Shard) -> pa.RecordBatch:
+    """Say of rows that were asked again why, beside what they came to."""
+    at = results.schema.get_field_index("error_message")
+    mark = MISSING_MESSAGE.format(batch_ids=shard.missing_from)
+    words = [f"{message} {mark}" if message else mark for message in results.column(at).to_pylist()]
+    return results.set_column(at, "error_message", make_array(words, pa.string()))
 
 
 def _hex(addresses: bytes) -> pa.Array:
@@ -223,12 +238,12 @@ def _read_streams(path: Path) -> _Piece:
 
 @contextmanager
 def _elsewhere(store: Store, job: JobRecord, rows_a_bucket: int) -> Iterator[_Elsewhere]:
-    with tempfile.TemporaryDirectory(dir=store.path / "spool") as folder:
-        found = _Elsewhere(Path(folder), max(rows_a_bucket, -(-job.rows // _BUCKETS)))
+    with store.spool_folder() as folder:
+        found = _Elsewhere(folder, max(rows_a_bucket, -(-job.rows // _BUCKETS)))
         path = store.foreign_path(job.job_id)
         if path.exists():
-            for shard in _locate(store, job, path, Path(folder), found):
-                _bring(store, store.ledger.shard(shard), Path(folder), found)
+            for shard in _locate(store, job, path, folder, found):
+                _bring(store, store.ledger.shard(shard), folder, found)
         yield found
 
 

@@ -16,6 +16,7 @@ from claude_pipeline.errors import PipelineError
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
 _ZOMBIE = "Z"  # killed, and its parent has not asked how it ended
+_HIDDEN = "alive"  # no more can be seen of it
 
 
 class LeaseLostError(PipelineError):
@@ -33,7 +34,7 @@ def new_owner() -> str:
 def is_dead(owner: str) -> bool:
     """Tell whether an owner is a process of this host that runs no more."""
     host, pid, start_time, _ = owner.split(" ")
-    return host == _host() and _start_time(int(pid)) != start_time
+    return host == _host() and _start_time(int(pid)) not in {start_time, _HIDDEN}
 
 
 @contextmanager
@@ -56,19 +57,21 @@ def renewed(renew: Callable[[], object]) -> Iterator[None]:
 
 
 def _host() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return boot.read_text().strip() if boot.exists() else f"{platform.node().replace(' ', '-')}-{uuid.getnode():x}"
+    """Name what process numbers are unique in: this boot of this machine, or a container on it."""
+    boot, container = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if boot.exists() and container.exists():
+        return f"{boot.read_text().strip()}-{container.stat().st_ino}"
+    return f"{platform.node().replace(' ', '-')}-{uuid.getnode():x}"
 
 
 def _start_time(pid: int) -> str:
     """Return what tells a process from a later one with its number; empty when there is none."""
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == _ZOMBIE else fields[18]
     try:
-        if Path("/proc/self/stat").exists():
-            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return "" if state == _ZOMBIE else fields[18]
-        os.kill(pid, 0)
-    except (FileNotFoundError, ProcessLookupError):
+        with suppress(PermissionError):
+            os.kill(pid, 0)
+    except ProcessLookupError:
         return ""
-    except PermissionError:
-        return "alive"
-    return "alive"
+    return _HIDDEN

@@ -21,6 +21,7 @@ from claude_pipeline.records import (
     PLANNING,
     QUEUED,
     SUBMITTING,
+    UPLOADING,
     WANTING_JOBS,
     Claim,
     JobRecord,
@@ -61,6 +62,12 @@ class Ledger:
         """Return what an account was learned as."""
         ((name,),) = self._database.rows("SELECT name FROM accounts WHERE account = ?", (account,))
         return str(name)
+
+    def begin_poll(self, account: int, *, unless_within: float) -> bool:
+        """Note that an account's batches are looked at now, unless anybody has done so in the last so many seconds."""
+        now = self.now()
+        sql = "UPDATE accounts SET polled_at = ? WHERE account = ? AND polled_at <= ?"
+        return self._database.run(sql, (now, account, now - unless_within)) == 1
 
     def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
         """Open a job that is still to be planned; one that exists takes the new settings and the time."""
@@ -262,6 +269,14 @@ class Ledger:
             until = self.now() + LEASE_SECONDS
             return self.move(shard.shard, (shard.state,), state=to, owner=owner, lease_until=until)
 
+    def take_back(self, shard: Shard) -> bool:
+        """Plan a shard again whose owner is gone before its last chunk left, unless another one has it by now."""
+        with self.transaction():
+            current = self._find(shard.shard)
+            if current is None or not self.is_abandoned(current):
+                return False
+            return self.move(shard.shard, UPLOADING, state="planned", owner=None)
+
     def renew(self, shard: int, *, owner: str) -> bool:
         """Hold a leased shard for another minute."""
         states: tuple[ShardState, ...] = ("uploading", "submitting", "ended")
@@ -278,16 +293,19 @@ class Ledger:
         """Count the requests of an account that are sent or being sent, and have not ended."""
         return sum(shard.requests for shard in self.shards(account, QUEUED))
 
-    def remove_shard(self, shard: Shard) -> bool:
-        """Drop a planned shard that no job wants, with its claims and waiters; tell whether it was one."""
+    def cancel_planned(self, shard: int) -> bool:
+        """Give up a planned shard that no job wants: whoever asks for its requests may claim them; tell if it was one.
+
+        It was never sent, and has no batch.
+        """
         with self.transaction():
-            current = self._find(shard.shard)
-            if current is None or current.state != "planned" or self.waiting_jobs(shard.shard, WANTING_JOBS):
+            if self.waiting_jobs(shard, WANTING_JOBS):
                 return False
-            keys = [(shard.account, address, shard.shard) for address in self.members(shard.shard).split()]
-            self._database.run_many("DELETE FROM claims WHERE account = ? AND address = ? AND shard = ?", keys)
-            self._delete_shard(shard.shard)
-        return True
+            members = self.members(shard)
+            moved = self.move(shard, PLANNED, state="collected", canceled=len(members), cancel_wanted=1, reason=None)
+            if moved:
+                self.fail(self.shard(shard), members, dict.fromkeys(range(len(members)), "canceled"))
+        return moved
 
     def fail(self, shard: Shard, members: Members, failed: Mapping[int, str]) -> None:
         """Mark claims as without an answer: position to `errored`, `canceled` or `expired`."""
@@ -299,10 +317,13 @@ class Ledger:
             ],
         )
 
-    def split_off(self, shard: Shard, members: Members, positions: Sequence[int], *, attempt: int) -> int:
+    def split_off(
+        self, shard: Shard, members: Members, positions: Sequence[int], *, attempt: int, missing_from: str | None = None
+    ) -> int:
         """Move requests of a shard to a further one, which inherits its waiters; return its number."""
         moved = members.pick(positions)
         retry = self._insert_shard(shard.job_id, shard.account, moved, attempt)
+        self.move(retry, PLANNED, missing_from=missing_from or shard.missing_from)
         self._database.run_many(
             "UPDATE claims SET shard = ?, position = ? WHERE account = ? AND address = ?",
             [(retry, position, shard.account, address) for position, address in enumerate(moved.split())],

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import make_record_batch
-from claude_pipeline.files import replacing
 from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.prompts import ID_BYTES, Request, RequestForm, Unsendable
@@ -108,7 +107,7 @@ class _Notes:
 @contextmanager
 def _noting(store: Store, job: JobRecord) -> Iterator[_Notes]:
     with (
-        replacing(store.foreign_path(job.job_id)) as path,
+        store.replacing(store.foreign_path(job.job_id)) as path,
         pq.ParquetWriter(path, FOREIGN_SCHEMA, compression="zstd") as writer,
     ):
         yield _Notes(writer)
@@ -208,13 +207,12 @@ class _Planner:
         with self._ledger.transaction():
             self.hold()
             won = self._ledger.add_shard(self._job, wanted)
-        self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
-        self._known |= dict.fromkeys(won.split(), Claim(max(self._own), 0, 0))
-        self.counts["requests"] += len(won)
-        if len(won) < len(wanted):
             lost = set(wanted.split()) - set(won.split())
             known = self._look_up(lost)
-            for address, row in zip(wanted.split(), wanted.rows.tolist(), strict=True):
-                if address in lost:
-                    own = known[address].shard in self._own
-                    self._leave(row, address, "duplicates" if own else "reused")
+        self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
+        self._known |= dict.fromkeys(won.split(), Claim(max(self._own, default=0), 0, 0))
+        self.counts["requests"] += len(won)
+        for address, row in zip(wanted.split(), wanted.rows.tolist(), strict=True) if lost else ():
+            if address in lost:
+                own = known[address].shard in self._own
+                self._leave(row, address, "duplicates" if own else "reused")

@@ -61,7 +61,11 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A row of `shards`: what is or was sent as one Message Batch."""
+    """A row of `shards`: what is or was sent as one Message Batch.
+
+    Attributes:
+        missing_from: The batches that delivered no line for these requests, which are asked again because of it.
+    """
 
     shard: int
     account: int
@@ -79,6 +83,7 @@ class Shard:
     newest_batch_id: str | None
     submitting_at: float | None
     batch_id: str | None
+    missing_from: str | None
     cancel_wanted: int
     created_at: float | None
     ended_at: float | None

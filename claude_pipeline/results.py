@@ -37,7 +37,8 @@ RESULT_FIELDS = [
 RESULT_SCHEMA = pa.schema([*RESULT_FIELDS, pa.field("line", pa.large_binary())])
 DECODE_BYTES = 4_000_000
 
-Verdict = Literal["succeeded", "final", "again", "account", "canceled"]
+Verdict = Literal["succeeded", "final", "again", "account", "canceled", "missing"]
+MISSING_MESSAGE = "Its line is missing from the results of {batch_ids}, where it may have been billed."
 
 _NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)
 _ACCOUNT_ERRORS = frozenset({"authentication_error", "permission_error", "billing_error"})
@@ -119,9 +120,18 @@ class Spool:
     offsets: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int32]
 
+    @property
+    def missing(self) -> frozenset[int]:
+        """The positions whose line did not come."""
+        return frozenset(np.flatnonzero(self.lengths == 0).tolist())
 
-def spool_lines(chunks: Iterable[bytes], members: Members, file: BinaryIO) -> Spool:
+
+def spool_lines(
+    chunks: Iterable[bytes], members: Members, file: BinaryIO, *, absent: frozenset[int] = frozenset()
+) -> Spool:
     """Write result lines to a file, and note where the line of each request lies.
+
+    Only lines at the positions `absent` may be missing.
 
     Raises:
         ResultsError: Lines are missing, doubled, strange or garbled: the file is not what was sent.
@@ -137,12 +147,17 @@ def spool_lines(chunks: Iterable[bytes], members: Members, file: BinaryIO) -> Sp
             faults["doubled"] += 1
         else:
             spool.offsets[position], spool.lengths[position] = offset, len(line)
-    faults["missing"] = int((spool.lengths == 0).sum())
-    if any(faults.values()):
-        found = ", ".join(f"{count:,} {fault}" for fault, count in faults.items() if count)
-        message = f"The results of {len(members):,} requests do not agree with what was sent: {found}."
-        raise ResultsError(message, strangers=faults["unknown"])
+    if any(faults.values()) or not spool.missing <= absent:
+        raise _disagreement(members, spool.missing, faults)
     return spool
+
+
+def _disagreement(members: Members, missing: frozenset[int], faults: dict[str, int]) -> ResultsError:
+    found = ", ".join(f"{count:,} {fault}" for fault, count in (faults | {"missing": len(missing)}).items() if count)
+    message = f"The results of {len(members):,} requests do not agree with what was sent: {found}."
+    nothing_came = len(missing) == len(members) > 1
+    alone = not any(faults.values()) and not nothing_came
+    return ResultsError(message, strangers=faults["unknown"], missing=missing if alone else frozenset())
 
 
 def _lines(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -179,8 +194,8 @@ class Decoded:
     verdicts: list[Verdict]
 
 
-def decode(file: BinaryIO, spool: Spool, prices: PriceList) -> Iterator[Decoded]:
-    """Decode spooled lines in the shard's order, at most about 4 MB of them at a time.
+def decode(file: BinaryIO, spool: Spool, prices: PriceList, *, batch_id: str = "") -> Iterator[Decoded]:
+    """Decode spooled lines in the shard's order, at most about 4 MB of them at a time; a missing one is errored.
 
     Raises:
         ResultsError: A line is not a result.
@@ -188,7 +203,8 @@ def decode(file: BinaryIO, spool: Spool, prices: PriceList) -> Iterator[Decoded]
     for start, stop in _runs(spool.lengths):
         rows, verdicts = [], []
         for offset, length in zip(spool.offsets[start:stop].tolist(), spool.lengths[start:stop].tolist(), strict=True):
-            row, verdict = _decode_row(os.pread(file.fileno(), length, offset), prices)
+            line = os.pread(file.fileno(), length, offset) if length else None
+            row, verdict = _decode_row(line, prices) if line else (_missing_row(batch_id), "missing")
             rows.append(row)
             verdicts.append(verdict)
         yield Decoded(make_record_batch(rows, RESULT_SCHEMA), verdicts)
@@ -201,6 +217,10 @@ def _runs(lengths: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
 
 
 _Row = tuple[object, ...]
+
+
+def _missing_row(batch_id: str) -> _Row:
+    return ("errored", *[None] * 7, 0.0, "missing", MISSING_MESSAGE.format(batch_ids=batch_id), None, None)
 
 
 def _decode_row(line: bytes, prices: PriceList) -> tuple[_Row, Verdict]:

@@ -4,7 +4,7 @@ The create call has no idempotency key, so the intent is written just before the
 body cut short cannot become a batch, and what was cut later is doubtful until the API's own list settles it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from claude_pipeline.arrays import int64_array
-from claude_pipeline.batches import Batch, BatchesApi, CreateRefusedError, body_chunks
+from claude_pipeline.batches import TOO_MANY, Batch, BatchesApi, CreateRefusedError, body_chunks
 from claude_pipeline.errors import ApiError, ResultsError, StoreError
-from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, renewed
+from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
 from claude_pipeline.planning import Settings, has_room
 from claude_pipeline.prompts import Request
 from claude_pipeline.records import (
@@ -26,6 +26,7 @@ from claude_pipeline.records import (
 )
 from claude_pipeline.results import spool_lines
 from claude_pipeline.shards import Members, write_body
+from claude_pipeline.status import JobState
 from claude_pipeline.store import Store, read_batches
 
 GRACE_SECONDS = 60.0
@@ -33,7 +34,6 @@ _BACK_OFF_SECONDS = 5.0
 _LONGEST_BACK_OFF_SECONDS = 600.0
 _CANDIDATE_WINDOW = timedelta(minutes=15)
 _REFUSALS_BEFORE_HALVING = 3
-_TOO_MANY = 429
 
 
 def send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
@@ -85,8 +85,10 @@ def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch
 
         def write_intent() -> None:
             intent = {"state": "submitting", "newest_batch_id": newest, "submitting_at": ledger.now()}
-            if not ledger.move(shard.shard, UPLOADING, owned_by=owner, **intent):
-                raise LeaseLostError
+            with ledger.transaction():
+                wanted = ledger.waiting_jobs(shard.shard, WANTING_JOBS)  # a cancel may have come during the upload
+                if not wanted or not ledger.move(shard.shard, UPLOADING, owned_by=owner, **intent):
+                    raise LeaseLostError
 
         def is_complete() -> bool:
             return ledger.shard(shard.shard).state != "uploading"
@@ -152,7 +154,7 @@ def _put_off(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: 
     back_off = min(_LONGEST_BACK_OFF_SECONDS, _BACK_OFF_SECONDS * 2**shard.refusals)
     seconds = refusal.retry_after if refusal.retry_after is not None else back_off
     changes = {"reason": f"{refusal} Trying again in {seconds:.0f} s.", "refusals": refusals}
-    crowded = refusal.status == _TOO_MANY and refusals >= _REFUSALS_BEFORE_HALVING
+    crowded = refusal.status == TOO_MANY and refusals >= _REFUSALS_BEFORE_HALVING
     with ledger.transaction():
         given_back = _give_back(store, shard, owner=owner, not_before=ledger.now() + seconds, **changes)
         if given_back and crowded and shard.requests > 1 and not ledger.queued_requests(shard.account):
@@ -164,10 +166,10 @@ def _give_back(store: Store, shard: Shard, *, owner: str, **changes: object) -> 
     return store.ledger.move(shard.shard, states, owned_by=owner, state="planned", owner=None, **changes)
 
 
-def block_jobs(store: Store, shard: Shard, reason: str) -> None:
-    """Stop every open job that waits for a shard until its user has mended something and calls resume."""
-    for job in store.ledger.waiting_jobs(shard.shard, WANTING_JOBS):
-        store.ledger.move_job(job.job_id, WANTING_JOBS, state="blocked", reason=reason)
+def block_jobs(store: Store, shard: Shard, reason: str, *, states: Collection[JobState] = WANTING_JOBS) -> None:
+    """Stop every job that waits for a shard until its user has mended something and calls resume."""
+    for job in store.ledger.waiting_jobs(shard.shard, states):
+        store.ledger.move_job(job.job_id, states, state="blocked", reason=reason)
 
 
 def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
@@ -183,11 +185,14 @@ def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
     members = ledger.members(shard.shard)
     candidates = _candidates(store, api, shard)
     for batch in candidates:
-        if batch.processing_status == "ended" and _is_ours(store, api, batch, members):
+        if batch.has_results and _is_ours(store, api, batch, members):
             ledger.move_doubtful(shard, **_adoption(batch))
             return
     running = [batch.id for batch in candidates if batch.processing_status != "ended"]
-    if running:
+    archived = [batch.id for batch in candidates if batch.archived_at]
+    if archived:
+        _give_up(store, shard, archived)
+    elif running:
         reason = f"The answer to a create call was lost. Waiting for {', '.join(running)} to end, which may be it."
         ledger.move_doubtful(shard, reason=reason)
     elif ledger.now() - _cut_at(shard) > GRACE_SECONDS:
@@ -196,9 +201,25 @@ def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
         ledger.move_doubtful(shard, reason="A create call was cut short; looking whether the batch exists.")
 
 
+def _give_up(store: Store, shard: Shard, archived: list[str]) -> None:
+    """Leave it to the user whether to pay again for what may have been answered and can be proved no more."""
+    with store.ledger.transaction():
+        if store.ledger.move_doubtful(shard, state="planned", owner=None, reason=None):
+            reason = (
+                f"The answer to a create call was lost, and the API no longer keeps the results of "
+                f"{', '.join(archived)}, which may be it. `resume` sends its {shard.requests:,} requests again."
+            )
+            block_jobs(store, shard, reason)
+
+
 def _cut_at(shard: Shard) -> float:
-    """Return when the connection of a doubtful create call ended; of a dead process, when it last said it lived."""
-    return max(shard.submitting_at or 0.0, (shard.lease_until or 0.0) - LEASE_SECONDS)
+    """Return when a doubtful create call ended at the latest.
+
+    A dead process sent nothing after it last said that it lived; one that may only be frozen has its lease first.
+    """
+    lease_until = shard.lease_until or 0.0
+    may_live = shard.owner is not None and not is_dead(shard.owner)
+    return max(shard.submitting_at or 0.0, lease_until if may_live else lease_until - LEASE_SECONDS)
 
 
 def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
@@ -214,9 +235,9 @@ def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
 
 
 def _is_ours(store: Store, api: BatchesApi, batch: Batch, members: Members) -> bool:
-    with store.spool() as spool, api.results(batch.id, batch.results_url) as chunks:
+    with store.spool() as spool, api.results(batch.id, batch.results_url) as body:
         try:
-            spool_lines(chunks, members, spool)
+            spool_lines(body.chunks, members, spool)
         except ResultsError as error:
             if error.strangers:
                 return False

@@ -19,7 +19,7 @@ from claude_pipeline.tables import Source, Table, naming, open_table
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Snapshot", "Source", "snapshot"]
+__all__ = ["Snapshot", "Source", "open_table", "snapshot"]
 
 _PIECE_BYTES = 8 << 20
 _ROW_GROUP_BYTES = 8 << 20
@@ -44,7 +44,7 @@ class Snapshot:
     label: str
 
 
-def snapshot(source: Source, path: Path, *, limit: int | None = None) -> Snapshot:
+def snapshot(source: Source | Table, path: Path, *, limit: int | None = None, mode: int = 0o666) -> Snapshot:
     """Copy the input, or its first `limit` rows, into one Parquet file at `path`.
 
     The file appears whole or not at all, and a single Parquet file is copied byte for byte. Memory stays flat:
@@ -56,8 +56,9 @@ def snapshot(source: Source, path: Path, *, limit: int | None = None) -> Snapsho
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, but at least one row must be left. Pass 1 or more.")
-    with closing(open_table(source)) as table, replacing(path) as temporary:
-        with temporary.open("xb") as raw:
+    opened = source if isinstance(source, Table) else open_table(source)
+    with closing(opened) as table, replacing(path, mode=mode) as temporary:
+        with temporary.open("wb") as raw:
             file = _DigestingFile(raw)
             if table.verbatim is not None and limit is None:
                 _copy(table.verbatim, file)

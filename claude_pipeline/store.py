@@ -8,10 +8,12 @@
 
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from claude_pipeline.errors import StoreError
-from claude_pipeline.files import cannot_write, replacing
+from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, replacing
 from claude_pipeline.ledger import Ledger
 
 FOLDER = ".claude_pipeline"
@@ -35,13 +37,23 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        private = path.name == FOLDER
+        self._folder_mode, self.file_mode = (0o700, 0o600) if private else (0o777, 0o666)
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700 if path.name == FOLDER else 0o777)
-            for folder in ("jobs", "results", "spool"):
-                (path / folder).mkdir(exist_ok=True)
+            for folder in (path, *(path / name for name in ("jobs", "results", "spool"))):
+                make_folder(folder, mode=self._folder_mode)
+            make_file(path / "ledger.sqlite", mode=self.file_mode)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"There is no folder {path.parent} to make a store in. Create it, or mend its name."
+            ) from error
         except OSError as error:
             raise cannot_write(path, error) from error
         self.ledger = Ledger(path / "ledger.sqlite")
+
+    def replacing(self, path: Path) -> AbstractContextManager[Path]:
+        """Give a new file to write to, which takes the name of one of the store's when it is whole."""
+        return replacing(path, mode=self.file_mode)
 
     def input_path(self, job_id: str) -> Path:
         """Return where a job's input lies."""
@@ -56,19 +68,27 @@ class Store:
         return self.path / "results" / f"{batch_id}.parquet"
 
     def new_input_path(self) -> Path:
-        """Return a new name for an input whose job is still to be found; what was left behind days ago goes."""
-        for left in (self.path / "spool").glob("*.parquet"):
-            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
-                left.unlink(missing_ok=True)
+        """Return a new name for an input whose job is still to be found."""
+        self._sweep()
         return self.path / "spool" / f"{secrets.token_hex(8)}.parquet"
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left behind, once nobody can still be at it."""
+        left = chain(
+            (self.path / "spool").iterdir(), self.path.glob(f"*/{TEMPORARY}"), self.path.glob(f"jobs/*/{TEMPORARY}")
+        )
+        for path in left:
+            with suppress(OSError):  # another process sweeps as well, or may not be swept up after
+                if time.time() - path.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def keep_input(self, path: Path, job_id: str) -> None:
         """Move an input to its job, unless the job has it."""
         target = self.input_path(job_id)
         try:
-            target.parent.mkdir(exist_ok=True)
+            make_folder(target.parent, mode=self._folder_mode)
             if not target.exists():
-                with replacing(target) as temporary:
+                with self.replacing(target) as temporary:
                     path.rename(temporary)
         except OSError as error:
             raise cannot_write(target.parent, error) from error
@@ -79,6 +99,15 @@ class Store:
         try:
             with tempfile.TemporaryFile(dir=self.path / "spool") as file:
                 yield file
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    @contextmanager
+    def spool_folder(self) -> Iterator[Path]:
+        """Make a folder that is gone when the body is done."""
+        try:
+            with tempfile.TemporaryDirectory(dir=self.path / "spool") as folder:
+                yield Path(folder)
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -96,12 +125,14 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file of the store so that reading it in batches stays small in memory.
 
     Raises:
-        StoreError: It is there no more.
+        StoreError: It is there no more, or it is damaged.
     """
     try:
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing from the store. Bring it back from a backup, or submit anew.") from error
+    except pa.ArrowInvalid as error:
+        raise StoreError(f"{path} is damaged. Bring it back from a backup, or submit anew.") from error
 
 
 def row_bytes(file: pq.ParquetFile, columns: set[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import os
 from base64 import b32encode
 from collections.abc import Mapping
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict
@@ -17,7 +18,7 @@ from claude_pipeline.outputs import check_columns
 from claude_pipeline.planning import Limits, Settings
 from claude_pipeline.prompts import Template, build_form, check_unicode
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
-from claude_pipeline.sources import Snapshot, Source, snapshot
+from claude_pipeline.sources import Snapshot, Source, open_table, snapshot
 from claude_pipeline.store import Store, find_store
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ def submit(
     text = _one_template(prompt_column, template, template_file)
     place = base_url or (str(client.base_url) if client else None)
     _check_base_url(place)
-    client = client or make_client(base_url)
-    opened = Store(find_store(store))
-    taken = snapshot(source, opened.new_input_path(), limit=limit)
+    with closing(open_table(source)) as table:
+        client = client or make_client(base_url)
+        opened = Store(find_store(store))
+        taken = snapshot(table, opened.new_input_path(), limit=limit, mode=opened.file_mode)
     try:
         check_columns(taken.schema, prefix=prefix, source=taken.label)
         parsed = _parse(taken, prompt_column, text)
@@ -139,8 +141,12 @@ def _check_limits(limits: Limits) -> None:
 
 
 def _check_base_url(base_url: str | None) -> None:
-    if base_url is not None and urlsplit(base_url).password is not None:
-        raise InputError("The base URL holds a password, which the store would keep. Set ANTHROPIC_BASE_URL instead.")
+    try:
+        parts = urlsplit(base_url or "")
+    except ValueError as error:
+        raise InputError(f"The base URL is none ({error}).") from None
+    if parts.username is not None or parts.password is not None:
+        raise InputError("The base URL holds credentials, which the store would keep. Set ANTHROPIC_BASE_URL instead.")
 
 
 def _one_template(

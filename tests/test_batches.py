@@ -116,8 +116,8 @@ def test_a_create_that_was_accepted_is_a_batch():
 CLASSES = {
     "blocked": [400, 401, 402, 403, 404, 409, 422],
     "halve": [413],
-    "later": [429, 529],
-    "doubtful": [408, 499, 500, 502, 503, 504],
+    "later": [429],
+    "doubtful": [408, 499, 500, 502, 503, 504, 529],
 }
 
 

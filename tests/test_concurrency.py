@@ -1,5 +1,9 @@
-"""Several processes on one store at once: each request is accepted once, whoever sends it."""
+"""Eight processes on one store at once: each request is accepted once, whoever sends it."""
 
+import os
+import signal
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from forking import Workers
+from meddler import Meddler
 
 import claude_pipeline as cp
 from claude_pipeline.store import Store
 
-PROCESSES = 4
+PROCESSES = 8
+LEASE = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +37,28 @@ def table(*rows):
     return pa.table({"text": [f"Prompt {row}" for row in rows]})
 
 
-def run_all(workers, server, folder: Path, tables, **settings):
-    started = []
-    for number, rows in enumerate(tables):
-        source, out = folder / f"in{number}.parquet", folder / f"out{number}.parquet"
-        pq.write_table(rows, source)
-        work = {"url": server.url, "store": str(folder / "store"), "source": str(source), "out": str(out)}
-        started.append((workers.start(**work, **settings), out))
+def start(workers, url, folder: Path, rows, **settings):
+    """Start a process for a table; return its number, and where it writes."""
+    place = folder / uuid.uuid4().hex
+    place.mkdir()
+    source, out = place / "in.parquet", place / "out.parquet"
+    pq.write_table(rows, source)
+    work = {"url": url, "store": str(folder / "store"), "source": str(source), "out": str(out)}
+    return workers.start(**work, **settings), out
+
+
+def join(workers, started):
     assert [workers.join(pid) for pid, _ in started] == [0] * len(started)
     return [pq.read_table(out) for _, out in started]
+
+
+def run_all(workers, server, folder: Path, tables, **settings):
+    return join(workers, [start(workers, server.url, folder, rows, **settings) for rows in tables])
+
+
+def assert_all_answered(tables):
+    for answered in tables:
+        assert answered["response"].to_pylist() == answered["text"].to_pylist()
 
 
 def assert_each_accepted_once(server, *, distinct):
@@ -50,24 +69,75 @@ def assert_each_accepted_once(server, *, distinct):
 def test_overlapping_tables_ask_each_request_once(workers, server, tmp_path):
     tables = [table(*range(first, first + 100)) for first in range(0, 50 * PROCESSES, 50)]
     settings = {"max_batch_requests": 25, "max_queued_requests": 100}
-    for answered in run_all(workers, server, tmp_path, tables, **settings):
-        assert answered["response"].to_pylist() == answered["text"].to_pylist()
+    assert_all_answered(run_all(workers, server, tmp_path, tables, **settings))
     assert_each_accepted_once(server, distinct=50 * (PROCESSES + 1))
 
 
 def test_the_same_submit_by_several_processes_is_one_job(workers, server, tmp_path):
     same = table(*range(90), *range(30))
-    for answered in run_all(workers, server, tmp_path, [same] * PROCESSES, max_batch_requests=11):
-        assert answered["response"].to_pylist() == answered["text"].to_pylist()
+    assert_all_answered(run_all(workers, server, tmp_path, [same] * PROCESSES, max_batch_requests=11))
     assert len(cp.list_jobs(store=tmp_path / "store")) == 1
     assert_each_accepted_once(server, distinct=90)
 
 
 def test_reversed_tables_end_in_two_whole_jobs(workers, server, tmp_path):
     tables = [table(*range(80)), table(*reversed(range(80)))]
-    for answered in run_all(workers, server, tmp_path, tables, max_batch_requests=9):
-        assert answered["response"].to_pylist() == answered["text"].to_pylist()
+    assert_all_answered(run_all(workers, server, tmp_path, tables, max_batch_requests=9))
     assert_each_accepted_once(server, distinct=80)
+
+
+@pytest.mark.parametrize("sent", [2, 5, 11, 23])
+def test_one_of_eight_frozen_past_its_lease_sends_nothing_twice_when_it_wakes(workers, server, tmp_path, sent):
+    settings = {"max_batch_requests": 6, "chunk": 300, "lease": LEASE}
+    frozen = {"strike_at": sent, "strike_among": "after send", "strike_with": signal.SIGSTOP}
+    first = start(workers, server.url, tmp_path, table(*range(80)), **settings, **frozen)
+    assert workers.await_stop(first[0])
+    tables = [table(*range(row, row + 20)) for row in range(0, 10 * (PROCESSES - 1), 10)]
+    rest = [start(workers, server.url, tmp_path, rows, **settings) for rows in tables]
+    assert_all_answered(join(workers, rest))
+    os.kill(first[0], signal.SIGCONT)
+    assert_all_answered(join(workers, [first]))
+    assert_each_accepted_once(server, distinct=80)
+
+
+@pytest.mark.parametrize("commits", [9, 12, 15, 18])
+def test_a_planner_that_dies_holds_nothing(workers, server, tmp_path, commits):
+    settings = {"max_batch_requests": 3, "max_queued_requests": 12}
+    killed = {"strike_at": commits, "strike_among": "before commit"}
+    dead, _ = start(workers, server.url, tmp_path, table(*range(40)), **settings, **killed)
+    assert workers.join(dead) == -signal.SIGKILL
+    assert {status.state for status in cp.list_jobs(store=tmp_path / "store")} == {"planning"}
+    assert_all_answered(run_all(workers, server, tmp_path, [table(*reversed(range(40)))], **settings))
+    assert_each_accepted_once(server, distinct=40)
+
+
+@pytest.mark.parametrize("commits", range(7, 13))
+def test_a_planner_overtaken_at_any_commit_waits_for_what_another_asks(workers, server, tmp_path, commits):
+    frozen = {"strike_at": commits, "strike_among": "after commit", "strike_with": signal.SIGSTOP}
+    first = start(workers, server.url, tmp_path, table(*range(5)), lease=LEASE, **frozen)
+    assert workers.await_stop(first[0])
+    assert_all_answered(run_all(workers, server, tmp_path, [table(*reversed(range(5)))], lease=LEASE))
+    os.kill(first[0], signal.SIGCONT)
+    assert_all_answered(join(workers, [first]))
+    assert_each_accepted_once(server, distinct=5)
+
+
+def test_one_of_eight_collects_a_batch(workers, server, tmp_path):
+    same = table(*range(40))
+    settings = {"max_batch_requests": 10}
+    with Meddler(server.url) as between:
+        join(workers, [start(workers, between.url, tmp_path, same, **settings) for _ in range(PROCESSES)])
+        assert between.count("GET", "/results") == 4
+
+
+def test_a_look_by_one_of_eight_serves_all(workers, tmp_path):
+    poll = 0.4
+    with cp.Sandbox(batch_seconds=4 * poll) as slow, Meddler(slow.url) as between:
+        began = time.monotonic()
+        join(workers, [start(workers, between.url, tmp_path, table(0), poll=poll) for _ in range(PROCESSES)])
+        most = 2 * (time.monotonic() - began) / poll
+        looks = sum("limit=20" in seen.path for seen in between.seen)
+    assert looks - PROCESSES <= most < PROCESSES * 4
 
 
 def test_one_cost_stands_on_the_row_that_paid(workers, server, tmp_path):

@@ -223,24 +223,25 @@ def test_a_shard_that_is_on_its_way_is_not_halved(ledger):
     assert [shard.requests for shard in ledger.own_shards(job.job_id)] == [2]
 
 
-def test_a_planned_shard_is_removed_with_its_claims(ledger):
-    job = add_job(ledger)
+def test_a_planned_shard_that_was_canceled_leaves_its_claims_to_others(ledger):
+    job, other = add_job(ledger, "job_a"), add_job(ledger, "job_b")
     shard = add_shard(ledger, job, 1, 2)
     ledger.move_job(job.job_id, ("planning",), state="canceling")
-    assert ledger.remove_shard(shard)
-    assert not ledger.remove_shard(shard)
-    assert claimants(ledger, job, 1, 2) == [None, None]
-    assert ledger.awaited_shards(job.job_id) == []
+    assert ledger.cancel_planned(shard.shard)
+    assert not ledger.cancel_planned(shard.shard)
     assert not ledger.lease(shard, owner=ME, to="uploading")
+    assert ledger.shard(shard.shard).canceled == 2
+    taken = add_shard(ledger, other, 2, 3)
+    assert claimants(ledger, job, 1, 2, 3) == [(shard.shard, 0), (taken.shard, 0), (taken.shard, 1)]
 
 
-def test_a_shard_that_a_job_wants_or_that_left_is_not_removed(ledger):
+def test_a_shard_that_a_job_wants_or_that_left_is_not_canceled(ledger):
     job = add_job(ledger)
     shard = add_shard(ledger, job, 1)
-    assert not ledger.remove_shard(shard)
+    assert not ledger.cancel_planned(shard.shard)
     ledger.move_job(job.job_id, ("planning",), state="canceling")
     ledger.lease(shard, owner=ME, to="uploading")
-    assert not ledger.remove_shard(shard)
+    assert not ledger.cancel_planned(shard.shard)
     assert claimants(ledger, job, 1) == [(shard.shard, 0)]
 
 
@@ -331,6 +332,31 @@ def test_a_killed_process_is_dead_before_anybody_asked_how_it_ended():
     os.waitpid(child, 0)
 
 
+def test_an_owner_in_another_container_of_this_host_lives_until_its_lease_is_over():
+    host, *rest = dead_owner().split(" ")
+    boot, _, container = host.rpartition("-")
+    assert is_dead(" ".join([host, *rest]))
+    assert not is_dead(" ".join([f"{boot}-{int(container) + 1}", *rest]))
+
+
+def test_a_shard_whose_owner_died_in_the_upload_is_taken_back_once(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    ledger.lease(shard, owner=dead_owner(), to="uploading")
+    old = ledger.shard(shard.shard)
+    assert ledger.take_back(old)
+    assert ledger.lease(ledger.shard(shard.shard), owner=ME, to="uploading")
+    assert not ledger.take_back(old)
+    assert ledger.shard(shard.shard).owner == ME
+
+
+def test_a_poll_by_anybody_serves_everybody_for_a_while(ledger, tmp_path):
+    account, another = ledger.account("sandbox"), Ledger(tmp_path / "ledger.sqlite")
+    assert ledger.begin_poll(account, unless_within=60)
+    assert not another.begin_poll(account, unless_within=60)
+    assert another.begin_poll(another.account("other"), unless_within=60)
+    assert another.begin_poll(account, unless_within=0)
+
+
 # Transactions and versions
 
 
@@ -370,3 +396,24 @@ def test_the_clock_is_the_databases(ledger, tmp_path):
     first = ledger.now()
     assert first <= Ledger(tmp_path / "ledger.sqlite").now()
     assert first > 1_700_000_000
+
+
+def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_holds(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    job = add_job(ledger)
+    add_shard(ledger, job, 1, 2, 3)
+    del ledger
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE accounts DROP COLUMN polled_at")
+        connection.execute("ALTER TABLE shards DROP COLUMN missing_from")
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    connection.close()
+    for _ in range(2):
+        migrated = Ledger(path)
+        assert [shard.requests for shard in migrated.own_shards(job.job_id)] == [3]
+        assert migrated.jobs() == [job]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("2",)
+        assert connection.execute("SELECT polled_at FROM accounts").fetchall() == [(0.0,)]
+    connection.close()

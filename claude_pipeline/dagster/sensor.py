@@ -1,7 +1,7 @@
 """Sensing: a tick only polls, and requests a run when there is something to collect or to send."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -35,25 +35,26 @@ def build_batch_sensor(answers: Answers, job: Any, *, minimum_interval_seconds: 
     )
     def batch_sensor(context: dg.SensorEvaluationContext, claude: ClaudeResource) -> dg.SensorResult | dg.SkipReason:
         try:
-            jobs, is_reachable = _look(answers, claude)
+            jobs, held_up = _look(answers, claude)
         except cp.PipelineError as error:
             return dg.SkipReason(str(error))
         if not jobs:
             return dg.SkipReason(answers.nothing_submitted(context.instance, claude))
-        return _Tick(context, answers, claude, jobs, is_reachable=is_reachable).result()
+        return _Tick(context, answers, claude, jobs, held_up=held_up).result()
 
     return batch_sensor
 
 
-def _look(answers: Answers, claude: ClaudeResource) -> tuple[list["cp.Status"], bool]:
-    """Return the asset's jobs, and whether the API could be asked about those that are open."""
+def _look(answers: Answers, claude: ClaudeResource) -> tuple[list["cp.Status"], frozenset[str]]:
+    """Return the asset's jobs, and the ids of those that nothing can be done for now: a poll notes why."""
     jobs = answers.jobs(claude)
     if not any(status.state in _OPEN for status in jobs):
-        return jobs, True
+        return jobs, frozenset()
     polled = {status.job_id: status for status in _poll(claude)}
     jobs = answers.jobs(claude)
     noted = [polled.get(status.job_id, status) for status in jobs]
-    return noted, [status.reason for status in noted] == [status.reason for status in jobs]
+    pairs = zip(noted, jobs, strict=True)
+    return noted, frozenset(status.job_id for status, known in pairs if status.reason != known.reason)
 
 
 def _poll(claude: ClaudeResource) -> list["cp.Status"]:
@@ -70,10 +71,10 @@ class _Tick:
         claude: ClaudeResource,
         jobs: Sequence["cp.Status"],
         *,
-        is_reachable: bool,
+        held_up: Collection[str],
     ) -> None:
         self._context, self._answers, self._claude = context, answers, claude
-        self._jobs, self._is_reachable = jobs, is_reachable
+        self._jobs, self._held_up = jobs, held_up
         self._seen: dict[str, int] = json.loads(context.cursor or "{}")
 
     def result(self) -> dg.SensorResult:
@@ -99,7 +100,7 @@ class _Tick:
     def _is_due(self, status: "cp.Status") -> bool:
         if status.state == "ended":
             return status is self._jobs[-1] and not self._is_materialized(status)
-        return status.is_due and self._is_reachable
+        return status.is_due and status.job_id not in self._held_up
 
     def _is_materialized(self, status: "cp.Status") -> bool:
         event = self._context.instance.get_latest_materialization_event(self._answers.key)
