@@ -9,7 +9,7 @@ from functools import partial
 
 import pyarrow.parquet as pq
 
-from claude_pipeline.batches import NOT_FOUND, UNAUTHORIZED, Batch, BatchesApi, is_passing
+from claude_pipeline.batches import Batch, BatchesApi
 from claude_pipeline.collecting import collect, record_gone
 from claude_pipeline.errors import ApiError, PipelineError, StoreError
 from claude_pipeline.planning import plan
@@ -28,6 +28,7 @@ from claude_pipeline.records import (
     Shard,
     ShardState,
 )
+from claude_pipeline.refusals import NOT_FOUND, UNAUTHORIZED, is_passing
 from claude_pipeline.sending import send, settle
 from claude_pipeline.store import Store
 

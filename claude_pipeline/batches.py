@@ -6,15 +6,25 @@ Requests go out as bytes and results come in as large chunks; what lies between 
 import ipaddress
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from claude_pipeline.errors import ApiError, CredentialsError, InputError, PipelineError
+from claude_pipeline.refusals import (
+    NOT_FOUND,
+    CreateRefusedError,
+    code_of,
+    consequence,
+    is_passing,
+    seconds_of,
+    words_of,
+)
 
 if TYPE_CHECKING:
     import anthropic
@@ -22,8 +32,6 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 PATH = "/v1/messages/batches"
-UNAUTHORIZED, NOT_FOUND, TOO_MANY = 401, 404, 429
-_TIMEOUT, _TOO_LARGE, _CLOSED, _SERVER_ERROR = 408, 413, 499, 500
 CHUNK_BYTES = 1 << 20
 _PAGE = 1000
 _FIRST_PAUSES = (0.5, 1.0)
@@ -70,22 +78,6 @@ class _Page(msgspec.Struct):
     has_more: bool = False
 
 
-Then = Literal["later", "halve", "blocked", "doubtful"]
-
-
-class CreateRefusedError(ApiError):
-    """A create call did not become a batch, or nobody can tell.
-
-    Attributes:
-        then: `later` (nothing was created, it may pass), `halve` (too large), `blocked` (the user must act), or
-            `doubtful` (a batch may exist).
-    """
-
-    def __init__(self, error: ApiError, *, then: Then) -> None:
-        super().__init__(str(error), status=error.status, code=error.code, retry_after=error.retry_after)
-        self.then = then
-
-
 def make_client(base_url: str | None = None, *, api_key: str | None = None) -> "Anthropic":
     """Build the SDK's client; a server on this machine needs no key.
 
@@ -120,6 +112,14 @@ class BatchesApi:
             secret.isascii() and secret.isprintable() for secret in (client.api_key, client.auth_token) if secret
         ):
             raise InputError("The API key holds a line break, or another character that no key has. Set it anew.")
+        self._answered: tuple[float, float] | None = None
+
+    def now(self, *, default: float) -> float:
+        """Return the API's time in seconds since the epoch, by the date of its last answer, or else the default."""
+        if self._answered is None:
+            return default
+        date, at = self._answered
+        return date + time.monotonic() - at
 
     def account(self) -> str:
         """Ask who answers and pays, with one free call.
@@ -183,7 +183,7 @@ class BatchesApi:
             answer = self._call("post", PATH, content=body, follow_redirects=False, headers=headers)
             return msgspec.json.decode(answer.content, type=Batch)
         except ApiError as error:
-            raise CreateRefusedError(error, then=_then(error, complete=is_complete())) from None
+            raise CreateRefusedError(error, then=consequence(error, complete=is_complete())) from None
         except msgspec.DecodeError as error:
             raise CreateRefusedError(ApiError(f"The API's answer is no batch: {error}."), then="doubtful") from error
 
@@ -232,7 +232,7 @@ class BatchesApi:
                 path, cast_to=httpx2.Response, options=options | {"max_retries": 0}, stream=stream, **body
             )
         except anthropic.APIStatusError as error:
-            raise self._answered(error) from None
+            raise self._refused(error) from None
         except anthropic.APIConnectionError as error:
             cause = _root(error)
             if isinstance(cause, PipelineError):  # raised by what yields the body
@@ -243,12 +243,18 @@ class BatchesApi:
             if "authentication method" in str(error):
                 raise CredentialsError from error
             raise
+        self._note_date(answer)
         return answer
 
-    def _answered(self, error: "anthropic.APIStatusError") -> ApiError:
-        message = self._masked(f"The API answered {error.status_code}: {_words(error)}")
-        retry_after = _seconds(error.response.headers.get("retry-after"))
-        return ApiError(message, status=error.status_code, code=_code(error), retry_after=retry_after)
+    def _note_date(self, answer: "httpx2.Response") -> None:
+        with suppress(ValueError):
+            date = parsedate_to_datetime(answer.headers.get("date", ""))
+            self._answered = (date.timestamp(), time.monotonic())
+
+    def _refused(self, error: "anthropic.APIStatusError") -> ApiError:
+        message = self._masked(f"The API answered {error.status_code}: {words_of(error)}")
+        retry_after = seconds_of(error.response.headers.get("retry-after"))
+        return ApiError(message, status=error.status_code, code=code_of(error), retry_after=retry_after)
 
     def _masked(self, words: str) -> str:
         """Hide credentials: a gateway may repeat the key that it refuses."""
@@ -267,49 +273,10 @@ def _decode(response: "httpx2.Response", kind: type[_T]) -> _T:
         raise ApiError(f"What came from {response.url.host} is not the API's ({error}).") from error
 
 
-def is_passing(error: ApiError) -> bool:
-    """Tell whether an error of a call may be gone at the next one."""
-    return error.status is None or error.status in {_TIMEOUT, TOO_MANY} or error.status >= _SERVER_ERROR
-
-
-def _then(error: ApiError, *, complete: bool) -> Then:
-    status = error.status
-    if status == _TOO_LARGE:
-        return "halve"
-    if status == TOO_MANY:
-        return "blocked" if error.code == "enforced_spend_limit_reached" else "later"
-    if status is None or status in {_TIMEOUT, _CLOSED} or status >= _SERVER_ERROR:
-        return "doubtful" if complete else "later"
-    return "blocked"
-
-
-def _words(error: "anthropic.APIStatusError") -> str:
-    message = _detail(error).get("message")
-    request_id = f" (request {error.request_id})" if error.request_id else ""
-    return f"{message or error.message}{request_id}"
-
-
-def _code(error: "anthropic.APIStatusError") -> str | None:
-    details = _detail(error).get("details")
-    return str(details.get("error_code")) if isinstance(details, dict) else None
-
-
-def _detail(error: "anthropic.APIStatusError") -> dict[str, Any]:
-    detail = error.body.get("error") if isinstance(error.body, dict) else None
-    return detail if isinstance(detail, dict) else {}
-
-
 def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _seconds(header: str | None) -> float | None:
-    try:
-        return max(0.0, float(header)) if header is not None else None
-    except ValueError:
-        return None
 
 
 def _custom_headers(client: "Anthropic") -> set[str]:

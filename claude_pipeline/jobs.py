@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from claude_pipeline.advancing import Advance
-from claude_pipeline.batches import BatchesApi, is_passing, make_client
+from claude_pipeline.batches import BatchesApi, make_client
 from claude_pipeline.cards import card
 from claude_pipeline.display import one_line
 from claude_pipeline.errors import (
@@ -26,6 +26,7 @@ from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings
 from claude_pipeline.progress import showing
 from claude_pipeline.records import OPEN_JOBS, PLANNED, JobRecord
+from claude_pipeline.refusals import is_passing
 from claude_pipeline.reports import report
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from claude_pipeline.arrays import int64_array
-from claude_pipeline.batches import TOO_MANY, Batch, BatchesApi, CreateRefusedError, body_chunks
+from claude_pipeline.batches import Batch, BatchesApi, body_chunks
 from claude_pipeline.errors import ApiError, ResultsError, StoreError
 from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
 from claude_pipeline.planning import Settings, has_room
@@ -24,6 +24,7 @@ from claude_pipeline.records import (
     JobRecord,
     Shard,
 )
+from claude_pipeline.refusals import TOO_MANY, CreateRefusedError
 from claude_pipeline.results import spool_lines
 from claude_pipeline.shards import Members, write_body
 from claude_pipeline.status import JobState
@@ -224,14 +225,20 @@ def _cut_at(shard: Shard) -> float:
 
 def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
     known = store.ledger.batch_ids()
-    latest = datetime.fromtimestamp(_cut_at(shard), UTC) + _CANDIDATE_WINDOW
     found = []
     for batch in api.newest_first():
         if batch.id == shard.newest_batch_id:
             break
-        if batch.id not in known and batch.requests == shard.requests and batch.created_at <= latest:
+        if batch.id not in known and batch.requests == shard.requests:
             found.append(batch)
-    return found
+    latest = _by_the_apis_clock(store, api, _cut_at(shard)) + _CANDIDATE_WINDOW
+    return [batch for batch in found if batch.created_at <= latest]
+
+
+def _by_the_apis_clock(store: Store, api: BatchesApi, seconds: float) -> datetime:
+    """Turn a time of the ledger's clock into one of the API's: neither host need be right."""
+    now = store.ledger.now()
+    return datetime.fromtimestamp(seconds + api.now(default=now) - now, UTC)
 
 
 def _is_ours(store: Store, api: BatchesApi, batch: Batch, members: Members) -> bool:

@@ -11,8 +11,9 @@ import pytest
 from meddler import Answer, Meddler
 
 import claude_pipeline as cp
-from claude_pipeline.batches import CHUNK_BYTES, BatchesApi, CreateRefusedError, body_chunks, is_passing, make_client
+from claude_pipeline.batches import CHUNK_BYTES, BatchesApi, body_chunks, make_client
 from claude_pipeline.errors import ApiError, CredentialsError, InputError
+from claude_pipeline.refusals import CreateRefusedError, is_passing
 
 KEY = "sk-ant-api03-a-key-like-no-other"
 BODY = b'{"requests":[]}'

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pyarrow as pa
@@ -114,6 +115,16 @@ def test_a_create_that_never_arrived_is_not_repeated_within_the_grace(server, fo
 @pytest.mark.usefixtures("no_grace")
 def test_a_create_that_never_arrived_is_sent_again_after_the_grace(server, folder):
     server.fail_next("create", "drop_before")
+    job = ask(server.url, folder)
+    job.wait(poll_interval=0)
+    assert_all_answered(job)
+    assert_nothing_paid_twice(server)
+
+
+@pytest.mark.parametrize("hours", [-30, 1])
+def test_a_lost_batch_is_adopted_whatever_the_clock_of_this_host_says(server, folder, hours):
+    server.set_clock(datetime.now(UTC) + timedelta(hours=hours))
+    server.fail_next("create", "drop_after")
     job = ask(server.url, folder)
     job.wait(poll_interval=0)
     assert_all_answered(job)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import partial
 from hashlib import blake2b
 from secrets import token_hex
@@ -64,7 +65,8 @@ class Door:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 here.status = message["status"]
-                MutableHeaders(scope=message).update(_account_headers(here))
+                date = formatdate(self._clock.now(), usegmt=True)
+                MutableHeaders(scope=message).update({"date": date, **_account_headers(here)})
             elif not message.get("more_body"):
                 # Before its last byte: who has an answer finds it in the log.
                 note()

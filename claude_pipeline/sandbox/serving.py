@@ -63,6 +63,7 @@ def _config(app: ASGIApp) -> Config:
         log_level="error",
         access_log=False,
         server_header=False,
+        date_header=False,
         timeout_keep_alive=IDLE_SECONDS,
     )
     config.load()
