@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from math import inf
 
 import pandas as pd
 import pyarrow as pa
@@ -365,7 +366,7 @@ def test_an_expired_row_is_asked_again(failing_ask):
 
 
 def test_a_batch_that_expires_as_a_whole_is_asked_again(store):
-    with cp.Sandbox(batch_seconds=25 * HOUR) as sandbox:
+    with cp.Sandbox(batch_seconds=inf) as sandbox:
         job = submit_to(sandbox, ["a", "b"], store=store, max_attempts=2)
         sandbox.advance_clock(25 * HOUR)
         assert job.advance().state == "in_progress"

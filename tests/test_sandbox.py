@@ -1,6 +1,8 @@
 """The sandbox as the official SDK sees it, every response checked against the SDK's own types."""
 
+from collections import Counter
 from collections.abc import Iterator
+from math import inf
 
 import anthropic
 import httpx2
@@ -157,11 +159,27 @@ def test_the_clock_is_also_stepped_over_http():
 
 
 def test_what_is_left_after_24_hours_is_expired_and_not_billed():
-    with Sandbox(batch_seconds=2 * DAY) as sandbox, strict_client(sandbox) as client:
+    with Sandbox(batch_seconds=inf) as sandbox, strict_client(sandbox) as client:
         batch = client.messages.batches.create(requests=[ask("a"), ask("b")])
         sandbox.advance_clock(DAY)
         assert client.messages.batches.retrieve(batch.id).request_counts.expired == 2
         assert sandbox.usage()["answers_billed"] == 0
+
+
+@pytest.mark.parametrize("stop", ["cancel", "expire"])
+def test_a_batch_stopped_midway_has_answered_about_as_much_as_of_its_time_had_passed(stop):
+    with Sandbox(batch_seconds=2 * DAY) as sandbox, strict_client(sandbox) as client:
+        batch = client.messages.batches.create(requests=[ask(f"{row}") for row in range(200)])
+        sandbox.advance_clock(DAY / 2 if stop == "cancel" else DAY)
+        if stop == "cancel":
+            client.messages.batches.cancel(batch.id)
+        counts = client.messages.batches.retrieve(batch.id).request_counts
+        kinds = Counter(line.result.type for line in client.messages.batches.results(batch.id))
+        billed = sandbox.usage()["answers_billed"]
+    left = counts.canceled if stop == "cancel" else counts.expired
+    assert counts.succeeded + left == 200
+    assert counts.succeeded == kinds["succeeded"] == billed
+    assert abs(counts.succeeded - (50 if stop == "cancel" else 100)) < 40
 
 
 def test_results_are_gone_after_29_days_and_the_batch_says_so(sandbox, client):

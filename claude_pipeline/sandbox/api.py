@@ -157,7 +157,7 @@ class Api:
             case Canceled():
                 self._batches[batch.id] = replace(batch, cancel_initiated_at=event.at)
             case Ended():
-                self._batches[batch.id] = replace(batch, ending=Ending(event.at, event.unfinished))
+                self._batches[batch.id] = replace(batch, ending=Ending(event.at, event.unfinished, event.done))
             case Deleted():
                 self._settle(batch, now=batch.created_at)
                 del self._batches[batch.id]
@@ -177,7 +177,7 @@ class Api:
         batch = settle(before, answering=self._answering, batch_seconds=self._batch_seconds, now=now)
         if batch is not before:
             if batch.ending and not before.ending:
-                self._journal.record(Ended(batch.id, batch.ending.at, batch.ending.unfinished))
+                self._journal.record(Ended(batch.id, batch.ending.at, batch.ending.unfinished, batch.ending.done))
             self._batches[batch.id] = batch
             self._tally.bill(batch.rows, batch.outcomes)
         return batch

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from claude_pipeline.sandbox.answers import Answer
+from claude_pipeline.sandbox.faults import chance
 from claude_pipeline.sandbox.journal import Created
 from claude_pipeline.sandbox.outcomes import Answering, Caller, Outcome, Row, RowError, Unanswered, result_line
 from claude_pipeline.sandbox.wire import MessageBatch, ProcessingStatus, RequestCounts, timestamp
@@ -20,10 +21,17 @@ ROWS_A_CHUNK: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """When a batch ended, and what became of requests if it stopped early."""
+    """When a batch ended, and what became of requests if it stopped early, but for a share that was done by then."""
 
     at: float
     unfinished: Unanswered | None
+    done: float
+
+    def of(self, row: Row, *, seed: int) -> Unanswered | None:
+        """Say what became of a request that had not been reached; None if it had."""
+        return (
+            None if self.unfinished is None or chance(f"{seed}:{row.custom_id}:done") < self.done else self.unfinished
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,18 +89,20 @@ def settle(batch: Batch, *, answering: Answering, batch_seconds: float, now: flo
         return batch
     caller = Caller(workspace=batch.workspace, version=batch.version, base_url="", now=ending.at)
     outcomes = [
-        answering.outcome(row, caller, position=position, unfinished=ending.unfinished)
+        answering.outcome(row, caller, position=position, unfinished=ending.of(row, seed=answering.seed))
         for position, row in enumerate(batch.rows, 1)
     ]
     return replace(batch, ending=ending, ended_at=ending.at, outcomes=outcomes, counts=_count(outcomes))
 
 
 def _ending(batch: Batch, *, batch_seconds: float, now: float) -> Ending | None:
-    if batch.status == "canceling":
-        return Ending(now, "canceled")
+    if batch.cancel_initiated_at is not None:
+        passed = batch.cancel_initiated_at - batch.created_at
+        return Ending(now, "canceled", passed / batch_seconds if batch_seconds else 1.0)
     if now < batch.ends_at(batch_seconds):
         return None
-    return Ending(batch.ends_at(batch_seconds), "expired" if batch_seconds > DAY else None)
+    unfinished: Unanswered | None = "expired" if batch_seconds > DAY else None
+    return Ending(batch.ends_at(batch_seconds), unfinished, DAY / max(DAY, batch_seconds))
 
 
 def _count(outcomes: Sequence[Outcome]) -> RequestCounts:

@@ -30,11 +30,12 @@ class Canceled(_Event, frozen=True):
 
 
 class Ended(_Event, frozen=True):
-    """A batch ended; `unfinished` is what became of requests if it stopped early."""
+    """A batch ended; stopped early, a share was `done`, and `unfinished` is what became of the other requests."""
 
     batch_id: str
     at: float
     unfinished: Unanswered | None
+    done: float = 0.0
 
 
 class Deleted(_Event, frozen=True):

@@ -43,8 +43,8 @@ class Sandbox:
     Args:
         host: The address to listen on; only this machine reaches the usual one.
         port: The port; 0 takes a free one.
-        batch_seconds: How long a batch takes; with 0 it has ended at the first look. Longer than 24 hours,
-            it expires.
+        batch_seconds: How long a batch takes; with 0 it has ended at the first look. What is not done when it is
+            canceled is canceled, and what is not done after 24 hours expires.
         answer: Writes the text of an answer from the request's params; usually the first sentence of the
             last user turn.
         rows: `rows(custom_id, params, attempt)` decides a request of a batch: `succeeded` (even when the

@@ -172,13 +172,13 @@ class Faults:
         """Return the fault that a row meets; `position` counts the rows of its batch from 1."""
         if not self._rows:
             return None
-        chance = _chance(f"{self._seed}:{custom_id}:{attempt}")
+        drawn = chance(f"{self._seed}:{custom_id}:{attempt}")
         with self._lock:
             for watch in self._rows:
                 if watch.fault.rate is None:
                     is_met = _is_row(watch.fault, position)
                 else:
-                    is_met, chance = chance < watch.fault.rate, chance - watch.fault.rate
+                    is_met, drawn = drawn < watch.fault.rate, drawn - watch.fault.rate
                 if is_met:
                     return watch.meet()
         return None
@@ -224,7 +224,7 @@ class _Watch:
         if self.fault.positions:
             return number in self.fault.positions
         if self.fault.rate is not None:
-            return _chance(f"{self._seed}:{number}") < self.fault.rate
+            return chance(f"{self._seed}:{number}") < self.fault.rate
         return self.fault.times is None or number == 1
 
 
@@ -254,5 +254,6 @@ def _is_row(fault: Fault, position: int) -> bool:
     return fault.start is None or position >= fault.start
 
 
-def _chance(text: str) -> float:
+def chance(text: str) -> float:
+    """Return a number from 0 up to 1 that belongs to a text, always the same one."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
