@@ -96,12 +96,12 @@ def _live(arena: Arena, seat: Seat, work: Work) -> None:
         if process.exitcode == 0:
             return
         if process.exitcode > 0:
-            arena.happened[f"ended by {_last_word(work)}"] += 1
+            arena.happened[f"ended by {_last_word(work) or f'exit code {process.exitcode}'}"] += 1
     raise StuckError(f"It has not ended well in {MOST_LIVES} lives.")
 
 
 def _last_word(work: Work) -> str:
-    return work.words.read_text(encoding="utf-8") if work.words.exists() else "nothing it could tell"
+    return work.words.read_text(encoding="utf-8") if work.words.exists() else ""
 
 
 def _hit(arena: Arena, process: BaseProcess, frozen_for: float | None) -> None:
