@@ -62,7 +62,7 @@ class Advance:
         for job in self._jobs(PLANNING):
             self._attempt(partial(plan, self.store, job, owner=self.owner))
         for job in self._jobs(CANCELING):
-            self._cancel(job)
+            self._attempt(partial(self._cancel, job))
         self._each(PLANNED, lambda shard: send(self.store, self.api, shard, owner=self.owner))
         for job in self._jobs((*CANCELING, *WANTING_JOBS)):
             self._attempt(partial(self._finish, job))
@@ -103,7 +103,9 @@ class Advance:
             self._attempt(partial(step, shard))
 
     def _settle(self, shard: Shard) -> None:
-        if not self.store.ledger.is_abandoned(shard):
+        # Settling another one may have taken minutes; its owner has renewed the lease meanwhile, or not.
+        shard = self.store.ledger.shard(shard.shard)
+        if shard.state not in (*UPLOADING, *SUBMITTING) or not self.store.ledger.is_abandoned(shard):
             return
         if shard.state == "uploading":
             self.store.ledger.take_back(shard)
@@ -142,7 +144,8 @@ class Advance:
             except ApiError as error:
                 if error.status != NOT_FOUND:
                     raise
-                self._miss(shard, since=shard.ended_at)
+                # The API has just shown the batch and keeps its results: this is no end.
+                self.notes.append(f"{error} Trying again.")
 
     def _retrieve(self, shard: Shard) -> Batch | None:
         """Ask for one batch, and record it if it is gone."""
@@ -162,8 +165,8 @@ class Advance:
         return False
 
     def _miss(self, shard: Shard, *, since: float | None) -> None:
-        """Take a 404 for passing while the batch or its results are young, and for the end of them later."""
-        if self.store.ledger.now() - (since or 0) > _PASSING_404_SECONDS:
+        """Take a 404 for passing while the batch is young, by the API's clock, and for the end of it later."""
+        if self.api.now(default=self.store.ledger.now()) - (since or 0) > _PASSING_404_SECONDS:
             record_gone(self.store, shard)
         else:
             self.notes.append(f"The API knows nothing of batch {shard.batch_id} just now. Trying again.")
@@ -195,6 +198,8 @@ class Advance:
             if is_passing(error) or error.status == UNAUTHORIZED:
                 raise
             self._look_closer(shard)
+            if self.store.ledger.shard(shard.shard).state in RUNNING:
+                self.notes.append(f"Batch {shard.batch_id} runs on: {error}")
 
     def _finish(self, job: JobRecord) -> None:
         ledger = self.store.ledger

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TypeVar
 from urllib.parse import quote, urlsplit
@@ -105,9 +105,8 @@ class BatchesApi:
             if name in type(client).__name__:
                 raise InputError(f"{type(client).__name__} has no Message Batches. Use anthropic.Anthropic().")
         self._client = client
-        self._secrets = [
-            secret for secret in (client.api_key, client.auth_token) if secret and len(secret) >= _SHORTEST_SECRET
-        ]
+        secrets = [client.api_key, client.auth_token, *_words_of_headers(client)]
+        self._secrets = [secret for secret in secrets if secret and len(secret) >= _SHORTEST_SECRET]
         if not all(
             secret.isascii() and secret.isprintable() for secret in (client.api_key, client.auth_token) if secret
         ):
@@ -247,9 +246,9 @@ class BatchesApi:
         return answer
 
     def _note_date(self, answer: "httpx2.Response") -> None:
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             date = parsedate_to_datetime(answer.headers.get("date", ""))
-            self._answered = (date.timestamp(), time.monotonic())
+            self._answered = (date.replace(tzinfo=date.tzinfo or UTC).timestamp(), time.monotonic())
 
     def _refused(self, error: "anthropic.APIStatusError") -> ApiError:
         message = self._masked(f"The API answered {error.status_code}: {words_of(error)}")
@@ -277,6 +276,11 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _words_of_headers(client: "Anthropic") -> list[str]:
+    """Return what stands in the custom headers; among them may be credentials."""
+    return [word for value in client._custom_headers.values() for word in str(value).split()]  # noqa: SLF001  as below
 
 
 def _custom_headers(client: "Anthropic") -> set[str]:

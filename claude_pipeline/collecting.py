@@ -203,6 +203,7 @@ def record_gone(store: Store, shard: Shard) -> None:
     members = ledger.members(shard.shard)
     with ledger.transaction():
         gone = f"Batch {shard.batch_id} is gone: the API keeps its results no more."
-        if ledger.move(shard.shard, (shard.state,), state="collected", errored=len(members), reason=gone):
+        is_free = ledger.is_abandoned(ledger.shard(shard.shard))
+        if is_free and ledger.move(shard.shard, (shard.state,), state="collected", errored=len(members), reason=gone):
             ledger.fail(shard, members, dict.fromkeys(range(len(members)), "errored"))
             block_jobs(store, shard, _GONE.format(gone=gone, requests=len(members)))

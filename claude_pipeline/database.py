@@ -62,6 +62,7 @@ CREATE TABLE shards (
     lease_until DOUBLE PRECISION,
     newest_batch_id TEXT,
     submitting_at DOUBLE PRECISION,
+    api_ahead DOUBLE PRECISION,
     batch_id TEXT UNIQUE,
     missing_from TEXT,
     cancel_wanted INTEGER NOT NULL DEFAULT 0,
@@ -106,7 +107,8 @@ SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claim
 _MIGRATIONS = {
     1: """
 ALTER TABLE accounts ADD COLUMN polled_at DOUBLE PRECISION NOT NULL DEFAULT 0;
-ALTER TABLE shards ADD COLUMN missing_from TEXT
+ALTER TABLE shards ADD COLUMN missing_from TEXT;
+ALTER TABLE shards ADD COLUMN api_ahead DOUBLE PRECISION
 """,
 }
 

@@ -67,7 +67,8 @@ def _host() -> str:
 def _start_time(pid: int) -> str:
     """Return what tells a process from a later one with its number; empty when there is none."""
     with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # Bytes: the name of a process, cut by the kernel, need not be text.
+        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
         return "" if state == _ZOMBIE else fields[18]
     try:
         with suppress(PermissionError):

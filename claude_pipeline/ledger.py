@@ -66,8 +66,9 @@ class Ledger:
     def begin_poll(self, account: int, *, unless_within: float) -> bool:
         """Note that an account's batches are looked at now, unless anybody has done so in the last so many seconds."""
         now = self.now()
-        sql = "UPDATE accounts SET polled_at = ? WHERE account = ? AND polled_at <= ?"
-        return self._database.run(sql, (now, account, now - unless_within)) == 1
+        # A time to come is of a clock that was wrong, and says nothing.
+        sql = "UPDATE accounts SET polled_at = ? WHERE account = ? AND NOT (polled_at > ? AND polled_at <= ?)"
+        return self._database.run(sql, (now, account, now - unless_within, now)) == 1
 
     def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
         """Open a job that is still to be planned; one that exists takes the new settings and the time."""
@@ -248,11 +249,12 @@ class Ledger:
         return moved
 
     def move_doubtful(self, shard: Shard, **changes: object) -> bool:
-        """Change a shard that is `submitting`, unless it was sent anew since it was looked at; tell whether it was."""
+        """Change a shard that is `submitting`, unless it was sent anew or its owner lives; tell whether it was."""
         with self.transaction():
             current = self._find(shard.shard)
-            same = current is not None and current.submitting_at == shard.submitting_at
-            return same and self.move(shard.shard, SUBMITTING, owned_by=None, **changes)
+            if current is None or current.submitting_at != shard.submitting_at or not self.is_abandoned(current):
+                return False
+            return self.move(shard.shard, SUBMITTING, owned_by=None, **changes)
 
     def _count_change(self, shard: int) -> None:
         self._database.run(

@@ -81,6 +81,7 @@ class Shard:
     owner: str | None
     lease_until: float | None
     newest_batch_id: str | None
+    api_ahead: float | None
     submitting_at: float | None
     batch_id: str | None
     missing_from: str | None

@@ -1,5 +1,6 @@
 """What the API's refusals mean: what is gone at the next call, and what follows from a create call that failed."""
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 from claude_pipeline.errors import ApiError
@@ -64,6 +65,7 @@ def _detail(error: "anthropic.APIStatusError") -> dict[str, Any]:
 def seconds_of(header: str | None) -> float | None:
     """Read a `retry-after` header."""
     try:
-        return max(0.0, float(header)) if header is not None else None
+        seconds = float(header or "nan")
+        return max(0.0, seconds) if isfinite(seconds) else None
     except ValueError:
         return None

@@ -33,6 +33,7 @@ from claude_pipeline.store import Store, read_batches
 GRACE_SECONDS = 60.0
 _BACK_OFF_SECONDS = 5.0
 _LONGEST_BACK_OFF_SECONDS = 600.0
+_DOUBLINGS = 7  # from the shortest to the longest
 _CANDIDATE_WINDOW = timedelta(minutes=15)
 _REFUSALS_BEFORE_HALVING = 3
 
@@ -85,10 +86,11 @@ def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch
         newest = api.newest_batch_id()
 
         def write_intent() -> None:
-            intent = {"state": "submitting", "newest_batch_id": newest, "submitting_at": ledger.now()}
+            now = ledger.now()
+            intent = {"newest_batch_id": newest, "submitting_at": now, "api_ahead": api.now(default=now) - now}
             with ledger.transaction():
                 wanted = ledger.waiting_jobs(shard.shard, WANTING_JOBS)  # a cancel may have come during the upload
-                if not wanted or not ledger.move(shard.shard, UPLOADING, owned_by=owner, **intent):
+                if not wanted or not ledger.move(shard.shard, UPLOADING, owned_by=owner, state="submitting", **intent):
                     raise LeaseLostError
 
         def is_complete() -> bool:
@@ -152,7 +154,7 @@ def _refused(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: 
 def _put_off(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: str) -> None:
     ledger = store.ledger
     refusals = shard.refusals + 1
-    back_off = min(_LONGEST_BACK_OFF_SECONDS, _BACK_OFF_SECONDS * 2**shard.refusals)
+    back_off = min(_LONGEST_BACK_OFF_SECONDS, _BACK_OFF_SECONDS * 2 ** min(shard.refusals, _DOUBLINGS))
     seconds = refusal.retry_after if refusal.retry_after is not None else back_off
     changes = {"reason": f"{refusal} Trying again in {seconds:.0f} s.", "refusals": refusals}
     crowded = refusal.status == TOO_MANY and refusals >= _REFUSALS_BEFORE_HALVING
@@ -225,20 +227,15 @@ def _cut_at(shard: Shard) -> float:
 
 def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
     known = store.ledger.batch_ids()
+    # By the clock of who sent it, and how far the API's was ahead of that: a bound too late only waits.
+    cut_at = datetime.fromtimestamp(_cut_at(shard) + max(0.0, shard.api_ahead or 0.0), UTC)
     found = []
     for batch in api.newest_first():
         if batch.id == shard.newest_batch_id:
             break
         if batch.id not in known and batch.requests == shard.requests:
             found.append(batch)
-    latest = _by_the_apis_clock(store, api, _cut_at(shard)) + _CANDIDATE_WINDOW
-    return [batch for batch in found if batch.created_at <= latest]
-
-
-def _by_the_apis_clock(store: Store, api: BatchesApi, seconds: float) -> datetime:
-    """Turn a time of the ledger's clock into one of the API's: neither host need be right."""
-    now = store.ledger.now()
-    return datetime.fromtimestamp(seconds + api.now(default=now) - now, UTC)
+    return [batch for batch in found if batch.created_at <= cut_at + _CANDIDATE_WINDOW]
 
 
 def _is_ours(store: Store, api: BatchesApi, batch: Batch, members: Members) -> bool:

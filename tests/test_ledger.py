@@ -407,6 +407,7 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE accounts DROP COLUMN polled_at")
         connection.execute("ALTER TABLE shards DROP COLUMN missing_from")
+        connection.execute("ALTER TABLE shards DROP COLUMN api_ahead")
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     connection.close()
     for _ in range(2):
@@ -417,3 +418,25 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
         assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("2",)
         assert connection.execute("SELECT polled_at FROM accounts").fetchall() == [(0.0,)]
     connection.close()
+
+
+def test_a_doubtful_shard_is_not_taken_from_an_owner_who_has_renewed_since_it_was_looked_at(ledger):
+    shard = add_shard(ledger, add_job(ledger), 1)
+    owner = new_owner()
+    assert ledger.lease(shard, owner=owner, to="uploading")
+    ledger.move(shard.shard, ("uploading",), state="submitting", submitting_at=1.0, lease_until=0.0)
+    seen = ledger.shard(shard.shard)
+    assert ledger.is_abandoned(seen)
+    assert ledger.renew(shard.shard, owner=owner)
+    assert not ledger.move_doubtful(seen, state="planned", owner=None)
+    assert ledger.shard(shard.shard).state == "submitting"
+
+
+def test_a_look_noted_by_a_clock_that_was_fast_keeps_nobody_from_looking(ledger, tmp_path):
+    account = ledger.account("sandbox")
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        connection.execute("UPDATE accounts SET polled_at = ?", (ledger.now() + 3600,))
+    connection.close()
+    assert ledger.begin_poll(account, unless_within=30)
+    assert not ledger.begin_poll(account, unless_within=30)
+    assert ledger.begin_poll(account, unless_within=0)

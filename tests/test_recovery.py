@@ -1,7 +1,9 @@
 """Nothing lost, nothing paid twice: whatever the API answers, the next advance goes on from what is true."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import httpx2
@@ -273,6 +275,16 @@ def test_a_busy_api_is_asked_again_later_and_nobody_sleeps_on_it(server, folder)
     assert_nothing_paid_twice(server)
 
 
+def test_a_shard_refused_a_thousand_times_is_still_asked_again_later(server, folder):
+    server.fail_next("create", 429)
+    job = ask(server.url, folder, rows=1)
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection, connection:
+        connection.execute("UPDATE shards SET refusals = 2000, not_before = 0")
+    server.fail_next("create", 429, retry_after=0)
+    assert "Trying again" in job.advance().reason
+    assert_all_answered(job.wait(poll_interval=0))
+
+
 def test_three_rate_limits_with_an_empty_queue_halve_the_shard(server, folder):
     server.fail_next("create", 429, times=3, retry_after=0)
     job = ask(server.url, folder)
@@ -398,7 +410,7 @@ def test_a_batch_that_is_gone_blocks_the_job_and_only_the_user_pays_again(server
     job = ask(server.url, folder)
     batch_id = delete(server, job)
     assert job.advance().state == "in_progress"
-    monkeypatch.setattr(advancing, "_PASSING_404_SECONDS", 0.0)
+    monkeypatch.setattr(advancing, "_PASSING_404_SECONDS", -10.0)
     assert_gone_until_resumed(job, batch_id)
 
 
@@ -407,7 +419,7 @@ def test_results_that_are_gone_block_the_job_as_well(server, folder, monkeypatch
     cp.poll(store=folder, base_url=server.url)
     batch_id = delete(server, job)
     assert job.advance().state == "in_progress"
-    monkeypatch.setattr(advancing, "_PASSING_404_SECONDS", 0.0)
+    monkeypatch.setattr(advancing, "_PASSING_404_SECONDS", -10.0)
     assert_gone_until_resumed(job, batch_id)
 
 

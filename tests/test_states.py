@@ -105,8 +105,8 @@ results 404, young  | lost                              | submitting in_progress
 results 404, young  | in_progress ended                 | ended in_progress
 results 404, young  | canceling                         | ended canceling
 results 404, old    | lost                              | submitting in_progress
-results 404, old    | in_progress ended                 | collected blocked
-results 404, old    | canceling                         | collected ended
+results 404, old    | in_progress ended                 | ended in_progress
+results 404, old    | canceling                         | ended canceling
 results garbled     | lost                              | submitting in_progress
 results garbled     | in_progress ended                 | ended blocked
 results garbled     | canceling                         | ended blocked
@@ -375,7 +375,7 @@ EVENTS: dict[str, Callable[[World], None]] = {
     "resume": nothing,
     "another holds it": held_by_another,
 }
-PAID_AGAIN = {"retrieve 404, old", "results 404, old", "results short", "retrieve archived", "it is archived"}
+PAID_AGAIN = {"retrieve 404, old", "results short", "retrieve archived", "it is archived"}
 
 
 def can_meet(state: str, event: str) -> bool:
