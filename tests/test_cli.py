@@ -231,7 +231,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_sent(shell, p
 
 def test_the_sandbox_says_what_is_wrong_with_a_rate_or_a_port(shell, sandbox):
     assert "'x' is not TYPE=SHARE" in shell("sandbox", "--error-rate", "x").stderr
-    assert shell("sandbox", "--error-rate", "api_error=3").exit_code == 1
+    assert shell("sandbox", "--error-rate", "api_error=3").exit_code == 2
     taken = shell("sandbox", "--port", sandbox.url.rpartition(":")[2])
     assert taken.exit_code == 1
     assert taken.stderr.startswith("Error: ")

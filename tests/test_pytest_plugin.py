@@ -60,6 +60,15 @@ def test_a_pipeline_is_tested_in_two_lines(project):
     assert not (project / ".claude_pipeline").exists()
 
 
+def test_a_marker_without_a_keyword_fails_the_test_and_says_how_it_goes(tmp_path):
+    marked = '@pytest.mark.claude_sandbox("nightly.toml")\ndef test_it(claude_sandbox): pass'
+    (tmp_path / "test_mine.py").write_text(f"import pytest\n\n{marked}\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "such as faults='nightly.toml'" in done.stdout
+    assert "1 error" in done.stdout
+
+
 def test_the_plugin_loads_nothing_heavy_until_its_fixture_is_used():
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

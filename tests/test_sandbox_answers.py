@@ -302,3 +302,31 @@ def test_an_answer_function_is_found_by_its_name(tmp_path, monkeypatch):
     }.items():
         with pytest.raises(ValueError, match=missing):
             answer_function(name)
+
+
+@pytest.mark.parametrize(("name", "said"), [("echo", "One. Two."), ("facts", "One.")])
+def test_a_sandbox_takes_its_answers_by_name(name, said):
+    with Sandbox(answer=name) as sandbox, anthropic.Anthropic(api_key="any", base_url=sandbox.url) as client:
+        turn = {"role": "user", "content": "One. Two."}
+        message = client.messages.create(model="claude-haiku-4-5", max_tokens=16, messages=[turn])
+    assert message.content[0].text == said
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"answer": "nobody"}, "No answer function 'nobody'"),
+        ({"max_queued_requests": 0}, "room for one request"),
+        ({"batch_seconds": float("nan")}, "no negative time"),
+        ({"clock_speed": -1}, "A clock runs at 0"),
+        ({"error_rates": {"api_eror": 0.1}}, "Did you mean 'api_error'"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_before_anything_listens(option, words):
+    with pytest.raises(ValueError, match=words):
+        Sandbox(**option)
+
+
+def test_a_fault_that_is_never_met_is_refused():
+    with pytest.raises(ValueError, match="once at least"):
+        Sandbox().fail_next("create", 503, times=0)

@@ -68,6 +68,8 @@ def test_a_clock_sped_up_keeps_the_time_it_had_and_runs_faster_from_there():
 def test_a_clock_does_not_run_backwards(speed):
     with pytest.raises(ValueError, match="A clock runs at 0"):
         Clock().speed_up(speed)
+    with pytest.raises(ValueError, match="A clock runs at 0"):
+        Clock(speed=speed)
 
 
 def test_every_step_is_told_so_that_it_can_be_kept():

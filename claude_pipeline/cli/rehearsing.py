@@ -42,7 +42,7 @@ def _rates(ctx: click.Context, param: click.Parameter, values: Sequence[str]) ->
     "--faults",
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
-    help="What goes wrong, and when: TOML or JSON, see the README.",
+    help="What goes wrong, and when: TOML or JSON, see docs/sandbox.md.",
 )
 @click.option(
     "--error-rate",
@@ -75,20 +75,24 @@ def sandbox(*, answers: str, workspace_per_key: bool, quiet: bool, **settings: A
       claude-pipeline sandbox --faults nightly.toml --tier start
     """  # noqa: D301  # click keeps the lines after a backspace as they are
     from claude_pipeline.sandbox import Sandbox, run_sandbox  # noqa: PLC0415  # loads a web server
-    from claude_pipeline.sandbox.answers import answer_function  # noqa: PLC0415  # as above
 
     if workspace_per_key:
         settings["workspace"] = None
     try:
-        server = Sandbox(**settings, answer=answer_function(answers), on_request=None if quiet else _log)
+        server = Sandbox(**settings, answer=answers, on_request=None if quiet else _log)
         run_sandbox(server, on_ready=_introduce)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _introduce(server: "Sandbox") -> None:
-    click.echo(f"export ANTHROPIC_BASE_URL={server.url} ANTHROPIC_API_KEY=sandbox")
+    here = server.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    click.echo(f"export ANTHROPIC_BASE_URL={here} ANTHROPIC_API_KEY=sandbox")
     say("Paste this line into another shell: there, every client asks the sandbox. Ctrl-C stops it.")
+    if here != server.url:
+        say("Every machine that reaches this one can ask it, too, with any key, and read what it was sent.")
 
 
 def _log(entry: "Entry") -> None:

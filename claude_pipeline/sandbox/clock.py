@@ -15,7 +15,7 @@ class Clock:
     ) -> None:
         self._real = time()
         self._then = self._real + ahead
-        self._speed = speed
+        self._speed = _checked(speed)
         self._on_step = on_step
 
     def now(self) -> float:
@@ -38,12 +38,17 @@ class Clock:
 
     def speed_up(self, speed: float) -> None:
         """Run at `speed` from here on; 0 stops the clock, less is a `ValueError`."""
-        if not 0 <= speed <= MOST_SECONDS:
-            error = f"A clock runs at 0 (it stands) or more, not at {speed}."
-            raise ValueError(error)
+        _checked(speed)
         self._then, self._real = self.now(), time()
         self._speed = speed
 
     def _step(self, seconds: float) -> None:
         self._on_step(seconds)
         self._then += seconds
+
+
+def _checked(speed: float) -> float:
+    if not 0 <= speed <= MOST_SECONDS:
+        error = f"A clock runs at 0 (it stands) or more, not at {speed}."
+        raise ValueError(error)
+    return speed

@@ -23,7 +23,8 @@ class Pace:
         """Refuse what is no pace."""
         if not (self.latency >= 0 and self.tokens_per_second > 0):
             error = (
-                f"An answer takes no negative time: latency={self.latency}, tokens_per_second={self.tokens_per_second}."
+                f"An answer takes no negative time and comes at some speed: latency={self.latency}, "
+                f"tokens_per_second={self.tokens_per_second}."
             )
             raise ValueError(error)
 

@@ -29,7 +29,9 @@ def claude_sandbox(
     """
     from claude_pipeline.sandbox import Sandbox  # noqa: PLC0415 - a server is loaded by the tests that use one
 
-    markers = reversed([*request.node.iter_markers("claude_sandbox")])
+    markers = [*request.node.iter_markers("claude_sandbox")][::-1]
+    if given := [value for marker in markers for value in marker.args]:
+        pytest.fail(f"@pytest.mark.claude_sandbox takes keywords, such as faults={given[0]!r}, not {given[0]!r}.")
     options = {key: value for marker in markers for key, value in marker.kwargs.items()}
     with Sandbox(**options) as sandbox:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", sandbox.url)

@@ -16,7 +16,7 @@ from time import sleep, time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from claude_pipeline.sandbox.activity import Activity
-from claude_pipeline.sandbox.answers import AnswerFunction, facts
+from claude_pipeline.sandbox.answers import AnswerFunction, answer_function, facts
 from claude_pipeline.sandbox.api import Api, ReceivedRequest
 from claude_pipeline.sandbox.clock import Clock
 from claude_pipeline.sandbox.conformance import SeededApi
@@ -45,8 +45,8 @@ class Sandbox:
         port: The port; 0 takes a free one.
         batch_seconds: How long a batch takes; with 0 it has ended at the first look. What is not done when it is
             canceled is canceled, and what is not done after 24 hours expires.
-        answer: Writes the text of an answer from the request's params; usually the first sentence of the
-            last user turn.
+        answer: Writes an answer from the request's params: a text, content blocks, or a dict with `content` and
+            more; or the name of one: `facts` (the first sentence of the last user turn), `echo`, `module:function`.
         rows: `rows(custom_id, params, attempt)` decides a request of a batch: `succeeded` (even when the
             batch is canceled or expires), `expired`, `canceled`, `credit_too_low`, `refusal`, `truncated`, an
             error type such as `api_error`, or None to leave it to the faults. `attempt` counts from 1 over all
@@ -79,7 +79,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         batch_seconds: float = 0.0,
-        answer: AnswerFunction = facts,
+        answer: AnswerFunction | str = facts,
         rows: RowFunction | None = None,
         error_rates: Mapping[str, float] | None = None,
         expire_rate: float = 0.0,
@@ -95,15 +95,19 @@ class Sandbox:
         faults: Source | None = None,
         on_request: Callable[[Entry], None] | None = None,
     ) -> None:
-        if batch_seconds < 0:
+        if not batch_seconds >= 0:
             error = f"A batch takes no negative time: batch_seconds={batch_seconds}."
             raise ValueError(error)
+        if max_queued_requests is not None and max_queued_requests < 1:
+            error = f"A queue has room for one request at least: max_queued_requests={max_queued_requests}."
+            raise ValueError(error)
+        write = answer_function(answer) if isinstance(answer, str) else answer
         self._host, self._port, self._workspace = host, port, workspace
         self._pace = Pace(latency=latency, tokens_per_second=tokens_per_second)
         self._limits, self._log = RateLimits(tier), Log(on_request)
         plan = with_rates(read_plan(faults), error_rates=error_rates or {}, expire_rate=expire_rate)
         self._faults = Faults(plan, seed=seed)
-        answering = Answering(write=answer, rows=rows, faults=self._faults, seed=seed)
+        answering = Answering(write=write, rows=rows, faults=self._faults, seed=seed)
         self._new_api = partial(
             SeededApi if conformance else Api,
             answering=answering,
@@ -189,6 +193,9 @@ class Sandbox:
         from 400 to 599 refuses it (429 with `retry_after` seconds); `missing_line`, `duplicate_line`,
         `garbage_line` and `cut` spoil results. It comes before the faults of the plan.
         """
+        if times < 1 or after < 0:
+            error = f"A fault is met once at least, after none or more: times={times}, after={after}."
+            raise ValueError(error)
         self._faults.order(operation, Fault(name=fault, times=times, retry_after=retry_after), after=after)
 
     def idle_seconds(self) -> float:

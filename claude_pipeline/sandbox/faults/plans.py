@@ -85,6 +85,8 @@ def parse_plan(content: object) -> Plan:
 
 def with_rates(plan: Plan, *, error_rates: Mapping[str, float], expire_rate: float) -> Plan:
     """Add faults of rows: errors by type, and requests that expire."""
+    for name in error_rates:
+        check_name(name, section="rows", where="error_rates")
     rates = {**error_rates, "expired": expire_rate}
     rows = (*plan.faults.get("rows", ()), *(Fault(name=name, rate=rate) for name, rate in rates.items() if rate))
     _check_rates([fault.rate for fault in rows if fault.rate is not None])
