@@ -321,7 +321,11 @@ def test_an_address_of_another_machine_is_named():
 
 @pytest.mark.parametrize(
     "options",
-    [{"expire_rate": 1.1}, {"error_rates": {"api_error": -0.1}}, {"error_rates": {"a": 0.6}, "expire_rate": 0.6}],
+    [
+        {"expire_rate": 1.1},
+        {"error_rates": {"api_error": -0.1}},
+        {"error_rates": {"api_error": 0.6}, "expire_rate": 0.6},
+    ],
 )
 def test_rates_that_are_no_shares_are_refused(options):
     with pytest.raises(ValueError, match="Rates are shares"):
