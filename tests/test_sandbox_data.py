@@ -248,6 +248,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         pass
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    message = f"in {tmp_path}/file: {tmp_path}/file is a file. Choose a folder."
+    with pytest.raises(DataError, match=message), opened(tmp_path / "file"):
+        pass
+
+
 def test_the_command_says_in_one_line_that_its_folder_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     command = [sys.executable, "-m", "claude_pipeline.sandbox", "--data", str(tmp_path / "file")]

@@ -7,9 +7,10 @@ import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
 from claude_pipeline.sandbox import Sandbox
-from claude_pipeline.sandbox.faults import NAMES, FaultsError
+from claude_pipeline.sandbox.faults import NAMES, Fault, FaultsError
 from claude_pipeline.sandbox.faults.plans import parse_plan, read_plan
 
 HEADERS = {"authorization": "Bearer any", "anthropic-version": "2026-10-21"}
@@ -112,16 +113,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, text):
         ({"poll": [{"fault": 503}, {"fault": 503, "tims": 3}]}, ["poll, fault 2", "'tims'", "Did you mean 'times'?"]),
         ({"create": [{"fault": "drop_after", "seconds": 1}]}, ["no key of drop_after 'seconds'", "There is: rate, "]),
         ({"rows": [{"fault": "expired", "times": 3}]}, ["no key of expired 'times'", "rate, positions, from."]),
-        ({"create": [{"rate": 1}]}, ["create, fault 1", "The key fault is missing: drop_before, "]),
+        (
+            {"create": [{"rate": 1}]},
+            ["create, fault 1: the key fault is missing. It is one of: drop_before, ", "a status from 400"],
+        ),
         ({"create": {"fault": 503}}, ["create: ", "[[create]]"]),
         ({"create": ["drop_after"]}, ["create, fault 1: 'drop_after' does not fit."]),
-        ({"create": [{"fault": 503, "rate": 1.5}]}, ["create, fault 1, rate: 1.5 does not fit.", "<= 1.0"]),
-        ({"create": [{"fault": 503, "rate": -1}]}, [">= 0.0"]),
+        (
+            {"create": [{"fault": 503, "rate": 1.5}]},
+            ["create, fault 1, rate: 1.5 does not fit. It is a share, a number from 0 to 1."],
+        ),
+        ({"create": [{"fault": 503, "rate": -1}]}, ["rate: -1 does not fit."]),
         ({"create": [{"fault": 503, "rate": float("nan")}]}, ["rate: nan does not fit."]),
         ({"create": [{"fault": 503, "rate": "often"}]}, ["rate: 'often' does not fit."]),
-        ({"create": [{"fault": 503, "positions": [1, 0]}]}, ["positions: [1, 0] does not fit.", ">= 1"]),
+        (
+            {"create": [{"fault": 503, "positions": [1, 0]}]},
+            ["positions: [1, 0] does not fit. It is a list of whole numbers from 1 up."],
+        ),
         ({"create": [{"fault": 503, "positions": 1}]}, ["positions: 1 does not fit."]),
-        ({"create": [{"fault": 503, "times": 0}]}, ["times: 0 does not fit."]),
+        ({"create": [{"fault": 503, "times": 0}]}, ["times: 0 does not fit. It is a whole number from 1 up."]),
         ({"create": [{"fault": 503, "times": True}]}, ["times: True does not fit."]),
         ({"create": [{"fault": 503, "message": 1}]}, ["message: 1 does not fit."]),
         ({"create": [{"fault": 503, "message": "\ud800"}]}, ["message: "]),
@@ -277,6 +287,16 @@ def test_rates_given_as_arguments_join_the_plan():
         Sandbox(faults={"rows": [{"fault": "expired", "rate": 0.5}]}, error_rates={"api_error": 0.6})
 
 
-def test_a_misspelled_key_is_named_before_the_one_it_leaves_out():
-    with pytest.raises(ValueError, match=r"no key 'falt'\. Did you mean 'fault'"):
+def test_a_missing_fault_is_looked_for_among_the_keys_that_are_there():
+    with pytest.raises(
+        ValueError, match=r"key fault is missing\. Did you mean it by 'falt'\? It is one of: drop_before"
+    ):
         Sandbox(faults={"create": [{"falt": "drop_after"}]})
+
+
+@pytest.mark.parametrize("key", sorted(field.encode_name for field in fields(Fault) if field.name != "name"))
+def test_what_fits_a_key_is_said_where_a_value_does_not(key):
+    section = "rows" if key == "from" else "streams" if key == "events" else "create"
+    fault = {"from": "expired", "events": "error", "seconds": "late", "bytes_per_second": "slow_upload"}.get(key, 503)
+    with pytest.raises(FaultsError, match=f"{section}, fault 1, {key}: .* does not fit. It is "):
+        parse_plan({section: [{"fault": fault, key: {}}]})

@@ -81,13 +81,33 @@ def test_an_unknown_path_is_not_found(client, path):
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [("PUT", BATCHES), ("GET", "/v1/messages"), ("POST", f"{BATCHES}/x/results"), ("DELETE", "/v1/models")],
+    ("method", "path", "allowed"),
+    [
+        ("PUT", BATCHES, "GET, HEAD, POST"),
+        ("POST", f"{BATCHES}/x", "DELETE, GET, HEAD"),
+        ("GET", "/v1/messages", "POST"),
+        ("POST", f"{BATCHES}/x/results", "GET, HEAD"),
+        ("DELETE", "/v1/models", "GET, HEAD"),
+        ("PUT", "/_sandbox/faults", "DELETE, GET, HEAD, POST"),
+    ],
 )
-def test_a_wrong_method_is_refused(client, method, path):
+def test_a_wrong_method_is_refused_with_all_that_the_path_has(client, method, path, allowed):
     response = client.request(method, path)
     assert_error(response, 405, "invalid_request_error")
-    assert response.headers["allow"]
+    assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/_sandbox/requests?batchid=x", "batchid: /_sandbox/requests takes batch_id in its query"),
+        ("/_sandbox/log?batch_id=x", "batch_id: /_sandbox/log takes nothing in its query"),
+    ],
+)
+def test_a_filter_that_the_sandbox_does_not_have_is_refused_by_name(client, path, message):
+    response = client.get(path)
+    assert_error(response, 400, "invalid_request_error")
+    assert response.json()["error"]["message"] == message
 
 
 @pytest.mark.parametrize("path", [f"{BATCHES}/x", f"{BATCHES}/x/results", f"{BATCHES}/é%2F"])
@@ -315,8 +335,16 @@ def test_a_taken_port_is_named_with_a_way_out(sandbox):
 
 
 def test_an_address_of_another_machine_is_named():
-    with pytest.raises(ListenError, match=r"192\.0\.2\.1:0: "), Sandbox(host="192.0.2.1"):
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1:0: .*--host 127\.0\.0\.1"), Sandbox(host="192.0.2.1"):
         pass
+
+
+@pytest.mark.parametrize("host", ["nonsense.invalid", "no:address", "two..dots", "é" * 80, "nul\0"])
+def test_a_host_that_does_not_exist_is_named_with_a_way_out(host):
+    with pytest.raises(ListenError) as refused, Sandbox(host=host, port=8080):
+        pass
+    way_out = "there is no such host. Choose an address of this machine, such as --host 127.0.0.1."
+    assert str(refused.value) == f"The sandbox cannot listen on {host}:8080: {way_out}"
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_what_it_announces_is_the_port_and_the_process(folder):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=rf"{tmp_path}/file.*choose another folder"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/file is a file\. Choose a folder"):
         shared_sandbox(tmp_path / "file")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import gcd
+from math import gcd, isqrt
 from random import Random
 from typing import Final
 
@@ -17,6 +17,7 @@ from claude_pipeline.sandbox.wire import MessageBatch, ProcessingStatus, Request
 DAY: Final = 24 * 60 * 60.0
 RESULTS_KEPT: Final = 29 * DAY
 ROWS_A_CHUNK: Final = 1_000
+LONGEST_RUN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +145,14 @@ def result_chunks(batch: Batch, *, seed: int) -> Iterator[bytes]:
 
 
 def _order(rows: int, random: Random) -> Sequence[int]:
-    """Return every row once, in an order that nobody should count on; steps cost a tenth of a shuffle."""
-    step = random.randrange(1, rows + 1)
-    while gcd(step, rows) > 1:
-        step = step % rows + 1
-    start = random.randrange(rows)
-    return [(start + step * row) % rows for row in range(rows)]
+    """Return every row once, in an order that nobody should count on.
+
+    Short runs stay together, since neighbors in memory are read twice as fast; steps cost a tenth of a shuffle.
+    """
+    longest = min(LONGEST_RUN, isqrt(rows))
+    runs = [range(start, min(start + longest, rows)) for start in range(0, rows, longest)]
+    step = random.randrange(1, len(runs) + 1)
+    while gcd(step, len(runs)) > 1:
+        step = step % len(runs) + 1
+    first = random.randrange(len(runs))
+    return [row for number in range(len(runs)) for row in runs[(first + step * number) % len(runs)]]

@@ -1,6 +1,6 @@
 """What the sandbox tells of itself, and takes orders by, under `/_sandbox`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -27,6 +27,8 @@ from claude_pipeline.sandbox.responses import stream
 from claude_pipeline.sandbox.server import Server
 from claude_pipeline.sandbox.spool import Body
 from claude_pipeline.sandbox.wire import timestamp
+
+Answer = Callable[[Request], Awaitable[Response]]
 
 LARGEST_ORDER: Final = 1_000_000
 LINES_A_CHUNK: Final = 1_000
@@ -62,13 +64,13 @@ class Control:
     def routes(self) -> list[Route]:
         """List the endpoints."""
         return [
-            Route("/_sandbox/identity", self._identify),
-            Route("/_sandbox/openapi.json", self._describe),
-            Route("/_sandbox/usage", self._usage),
-            Route("/_sandbox/requests", self._requests),
-            Route("/_sandbox/log", self._log),
-            Route("/_sandbox/clock", self._clock, methods=["GET", "POST"]),
-            Route("/_sandbox/faults", self._faults, methods=["GET", "POST", "DELETE"]),
+            _route("/_sandbox/identity", self._identify),
+            _route("/_sandbox/openapi.json", self._describe),
+            _route("/_sandbox/usage", self._usage),
+            _route("/_sandbox/requests", self._requests, query=("batch_id",)),
+            _route("/_sandbox/log", self._log),
+            _route("/_sandbox/clock", self._clock, methods=("GET", "POST")),
+            _route("/_sandbox/faults", self._faults, methods=("GET", "POST", "DELETE")),
         ]
 
     async def _identify(self, _request: Request) -> Response:
@@ -108,6 +110,18 @@ class Control:
             except FaultsError as error:
                 raise InvalidRequestError(str(error)) from error
         return json_response(self.server.faults.show())
+
+
+def _route(path: str, answer: Answer, *, methods: Sequence[str] = ("GET",), query: Collection[str] = ()) -> Route:
+    """Refuse what else is asked for: an unknown filter that is ignored would look like a filter that found all."""
+
+    async def endpoint(request: Request) -> Response:
+        for key in request.query_params:
+            if key not in query:
+                raise InvalidRequestError(f"{key}: {path} takes {' and '.join(query) or 'nothing'} in its query")
+        return await answer(request)
+
+    return Route(path, endpoint, methods=[*methods])
 
 
 async def _read(request: Request) -> Body:

@@ -1,10 +1,11 @@
 """What every request and every response passes: credentials, version, account, errors in one shape."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
 from hashlib import blake2b
+from http import HTTPStatus
 from secrets import token_hex
 from time import monotonic
 from typing import Any, Final
@@ -14,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from claude_pipeline.sandbox.activity import Activity
@@ -148,7 +150,17 @@ def _refuse_route(request: Request, error: HTTPException) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail}"
     response = refuse(request, ApiError(error_type, message, status=error.status_code))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first route with this path only.
+        response.headers["allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> Iterator[str]:
+    """Yield the methods of the path."""
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            yield from route.methods
 
 
 def _refuse_crash(request: Request, _error: Exception) -> Response:

@@ -191,13 +191,13 @@ PATHS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
         "post": Endpoint(
             summary="Set the clock, step it forward by seconds, or let it run at another speed",
             answers=NOW,
-            errors=(400, 413),
+            errors=(413,),
             body=CLOCK,
         ),
     },
     "/_sandbox/faults": {
         "get": Endpoint(summary="Show the faults, and how often each was met", answers=PLAN),
-        "post": Endpoint(summary="Replace the faults", answers=PLAN, errors=(400, 413), body=FAULTS),
+        "post": Endpoint(summary="Replace the faults", answers=PLAN, errors=(413,), body=FAULTS),
         "delete": Endpoint(summary="Have no more faults", answers=PLAN),
     },
     "/_sandbox/identity": {

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,12 @@ STATUS: Final = {
     "api_error": 500,
     "timeout_error": 504,
     "overloaded_error": 529,
+}
+ANOTHER_PORT: Final = "Choose another port, or let the system choose a free one with --port 0."
+WAYS_OUT: Final[Mapping[int | None, str]] = {
+    errno.EADDRINUSE: ANOTHER_PORT,
+    errno.EACCES: ANOTHER_PORT,
+    errno.EADDRNOTAVAIL: "Choose an address of this machine, such as --host 127.0.0.1.",
 }
 TYPE_OF_STATUS: Final = {status: error_type for error_type, status in STATUS.items()}
 
@@ -68,10 +75,10 @@ class FolderError(DataError):
     """The folder cannot be written."""
 
     def __init__(self, folder: Path, *, reason: OSError) -> None:
-        super().__init__(
-            f"The sandbox cannot keep its data in {folder}: {reason.strerror or reason}. "
-            "Free some room or make it writable, or choose another folder."
-        )
+        what, way_out = reason.strerror or reason, "Free some room or make it writable, or choose another folder."
+        if isinstance(reason, FileExistsError):
+            what, way_out = f"{reason.filename} is a file", "Choose a folder."
+        super().__init__(f"The sandbox cannot keep its data in {folder}: {what}. {way_out}")
 
 
 class InUseError(DataError):
@@ -99,17 +106,18 @@ class SharedSandboxError(DataError):
 class ListenError(OSError):
     """The address cannot be listened on."""
 
-    def __init__(self, host: str, port: int, *, reason: OSError) -> None:
-        super().__init__(reason.errno, os.strerror(reason.errno) if reason.errno else str(reason))
+    def __init__(self, host: str, port: int, *, reason: OSError | ValueError) -> None:
+        if isinstance(reason, socket.gaierror | ValueError):
+            super().__init__(errno.EADDRNOTAVAIL, "there is no such host")
+        else:
+            super().__init__(reason.errno, os.strerror(reason.errno) if reason.errno else str(reason))
         self.host = host
         self.port = port
 
     def __str__(self) -> str:
         """Name the address, what is wrong with it, and the way out."""
         text = f"The sandbox cannot listen on {self.host}:{self.port}: {self.strerror}."
-        if self.errno in {errno.EADDRINUSE, errno.EACCES}:
-            return f"{text} Choose another port, or let the system choose a free one with --port 0."
-        return text
+        return f"{text} {WAYS_OUT[self.errno]}" if self.errno in WAYS_OUT else text
 
 
 def error_body(error_type: str, message: str, *, request_id: str) -> dict[str, object]:

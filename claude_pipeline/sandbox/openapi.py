@@ -50,7 +50,7 @@ def document() -> dict[str, Any]:
 
 def _operation(method: str, path: str, endpoint: Endpoint) -> dict[str, Any]:
     is_api = path.startswith("/v1/")
-    errors = {*endpoint.errors, *((400, 401) if is_api else ())}
+    errors = {400, *endpoint.errors, *((401,) if is_api else ())}
     operation = {
         "operationId": f"{method} {path}",
         "summary": endpoint.summary,

@@ -107,10 +107,10 @@ class Answering:
 
     def _fulfil(self, fault: Fault, params: object, caller: Caller) -> Outcome:
         match fault.name:
-            case "canceled" | "expired" as unanswered:
-                return unanswered
             case "succeeded" | "refusal" | "truncated" as name:
                 return self._answer(params, name, caller)
+            case "canceled" | "expired" as unanswered:
+                return unanswered
             case "credit_too_low":
                 return RowError("invalid_request_error", CREDIT_MESSAGE)
             case error_type:
@@ -133,7 +133,7 @@ def result_line(row: Row, outcome: Outcome) -> ResultLine:
     """Show a request's outcome as a line of the results file."""
     match outcome:
         case Answer():
-            message = outcome.message(bytes(row.params), service_tier="batch")
+            message = outcome.message(row.params, service_tier="batch")
             return ResultLine(row.custom_id, Succeeded(message))
         case RowError(error_type, message):
             request_id = content_id("req", row.custom_id.encode(), bytes([row.attempt % 256]))

@@ -33,7 +33,6 @@ from claude_pipeline.sandbox.pacing import Pace
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-BACKLOG: Final = 512
 LONGEST_SLEEP: Final = 3600.0
 
 
@@ -268,8 +267,10 @@ def run_sandbox(sandbox: Sandbox, *, on_ready: Callable[[Sandbox], None], idle_s
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
+        # A server looks the name up too, but wraps what is wrong with it in an error of its own.
+        socket.getaddrinfo(host, None, family=family)
+        return socket.create_server((host, port), family=family)
+    except (OSError, ValueError) as error:
         raise ListenError(host, port, reason=error) from error
 
 

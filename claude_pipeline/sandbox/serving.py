@@ -12,6 +12,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+BACKLOG: Final = 512
 IDLE_SECONDS: Final = 600
 STOPPING_SECONDS: Final = 0.001
 
@@ -37,7 +38,7 @@ async def serve(app: ASGIApp, listener: socket.socket, ready: Future[Callable[[]
     loop, stopping, state = asyncio.get_running_loop(), asyncio.Event(), ServerState()
     config = _config(app)
     connect = partial(Protocol, config=config, server_state=state, app_state={})
-    server = await loop.create_server(connect, sock=listener)
+    server = await loop.create_server(connect, sock=listener, backlog=BACKLOG)
     ready.set_result(partial(loop.call_soon_threadsafe, stopping.set))
     await stopping.wait()
     # Closing while a connection is being accepted, which is a task, would leak that connection.

@@ -24,8 +24,8 @@ class Tally:
 
     def receive(self, custom_id: str) -> int:
         """Count a request and return how often its id has been received by now."""
-        self.received[custom_id] += 1
-        return self.received[custom_id]
+        times = self.received[custom_id] = self.received.get(custom_id, 0) + 1
+        return times
 
     def bill(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
         """Count the answers of a batch that ended; only they are billed."""

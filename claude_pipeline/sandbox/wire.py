@@ -49,20 +49,20 @@ class MessageBatch(Struct, frozen=True, kw_only=True):
     results_url: str | None
 
 
-class CacheCreation(Struct, frozen=True):
+class CacheCreation(Struct, frozen=True, gc=False):
     """Tokens written to the cache, by how long they are kept."""
 
     ephemeral_5m_input_tokens: int = 0
     ephemeral_1h_input_tokens: int = 0
 
 
-class OutputTokensDetails(Struct, frozen=True):
+class OutputTokensDetails(Struct, frozen=True, gc=False):
     """Tokens of an answer by what they were written for."""
 
     thinking_tokens: int
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Usage(Struct, frozen=True, gc=False, kw_only=True):
     """What a message is billed for."""
 
     input_tokens: int
@@ -77,7 +77,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     speed: None = None
 
 
-class StopDetails(Struct, frozen=True, kw_only=True):
+class StopDetails(Struct, frozen=True, gc=False, kw_only=True):
     """Why an answer was refused."""
 
     type: Literal["refusal"] = "refusal"
@@ -85,7 +85,7 @@ class StopDetails(Struct, frozen=True, kw_only=True):
     explanation: str | None = None
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, gc=False, kw_only=True):
     """A message as the API shows it."""
 
     id: str
@@ -101,27 +101,27 @@ class Message(Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
-class Succeeded(Struct, frozen=True, tag_field="type", tag="succeeded"):
+class Succeeded(Struct, frozen=True, gc=False, tag_field="type", tag="succeeded"):
     """The result of a request that was answered."""
 
     message: Message
 
 
-class Errored(Struct, frozen=True, tag_field="type", tag="errored"):
+class Errored(Struct, frozen=True, gc=False, tag_field="type", tag="errored"):
     """The result of a request that failed."""
 
     error: dict[str, object]
 
 
-class Canceled(Struct, frozen=True, tag_field="type", tag="canceled"):
+class Canceled(Struct, frozen=True, gc=False, tag_field="type", tag="canceled"):
     """The result of a request whose batch was canceled first."""
 
 
-class Expired(Struct, frozen=True, tag_field="type", tag="expired"):
+class Expired(Struct, frozen=True, gc=False, tag_field="type", tag="expired"):
     """The result of a request that was not reached within 24 hours."""
 
 
-class ResultLine(Struct, frozen=True):
+class ResultLine(Struct, frozen=True, gc=False):
     """One line of a results file."""
 
     custom_id: str

@@ -152,29 +152,24 @@ def with_cache(answer: Answer, cache: CacheUse) -> Answer:
 
 def _plain(params: Params, text: str) -> Answer:
     text, stop_sequence = cut_text_at_stop_sequence(text, params.get("stop_sequences"))
+    stop_reason: StopReason = "end_turn" if stop_sequence is None else "stop_sequence"
     longest = params["max_tokens"] * CHARACTERS_A_TOKEN
-    cut = len(text) > longest
-    text = text[:longest] if cut else text
-    return Answer(
-        text,
-        _stop_reason("end_turn" if stop_sequence is None else "stop_sequence", cut=cut),
-        None if cut else stop_sequence,
-        params["model"],
-        input_tokens(params),
-        tokens(len(text)),
-    )
+    if len(text) > longest:
+        text, stop_reason, stop_sequence = text[:longest], "max_tokens", None
+    return Answer(text, stop_reason, stop_sequence, params["model"], input_tokens(params), tokens(len(text)))
 
 
 def _answer(params: Params, written: Written) -> Answer:
     blocks, stop_sequence = cut_at_stop_sequence(_thoughtful(params, written.content), params.get("stop_sequences"))
     blocks, cut = cut_at_tokens(blocks, params["max_tokens"])
+    usual = _usual_stop_reason(written, blocks) if stop_sequence is None else "stop_sequence"
     return Answer(
         Content(
             blocks=[*map(hidden, blocks)] if is_hidden(params) else blocks,
             thinking_tokens=thinking_tokens(blocks),
             stop_details=written.stop_details,
         ),
-        _stop_reason(_usual_stop_reason(written, blocks) if stop_sequence is None else "stop_sequence", cut=cut),
+        "max_tokens" if cut else usual,
         None if cut else stop_sequence or written.stop_sequence,
         params["model"],
         input_tokens(params),
@@ -187,10 +182,6 @@ def _thoughtful(params: Params, blocks: Sequence[Block]) -> Sequence[Block]:
         return blocks
     thoughts = think(params)
     return blocks if thoughts is None else [thoughts, *blocks]
-
-
-def _stop_reason(usual: StopReason, *, cut: bool) -> StopReason:
-    return "max_tokens" if cut else usual
 
 
 def _usual_stop_reason(written: Written, blocks: Sequence[Block]) -> StopReason:

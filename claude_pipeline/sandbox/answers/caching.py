@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from claude_pipeline.sandbox.answers import Answer, CacheUse, with_cache
-from claude_pipeline.sandbox.answers.reading import CHARACTERS_A_TOKEN, characters
+from claude_pipeline.sandbox.answers.reading import CHARACTERS_A_TOKEN, characters, is_plain
 from claude_pipeline.sandbox.params import Params
 from claude_pipeline.sandbox.wire import CacheCreation
 
@@ -85,11 +85,10 @@ def is_marked(params: Params) -> bool:
         return True
     if _has_mark(params.get("tools")) or _has_mark(params.get("system")):
         return True
-    return any(_has_mark(turn["content"]) for turn in params["messages"])
+    return not is_plain(params) and any(_has_mark(turn["content"]) for turn in params["messages"])
 
 
 def _has_mark(part: object) -> bool:
-    # A plain string, which most prompts are, cannot be marked.
     return isinstance(part, list) and any("cache_control" in block for block in part)
 
 

@@ -1,11 +1,11 @@
 """Answers from the documents of a prompt, with citations that are true."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-from claude_pipeline.sandbox.answers.reading import blocks
+from claude_pipeline.sandbox.answers.reading import blocks, is_plain
 from claude_pipeline.sandbox.params import Params
 
 SENTENCE: Final = re.compile(r"\S[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*[.!?]?")
@@ -21,7 +21,7 @@ def cite(params: Params) -> list[dict[str, Any]] | None:
     Returns:
         One text block with its citation, or None if no document has text and `citations` enabled.
     """
-    if all(map(_is_plain, params["messages"])):
+    if is_plain(params):
         return None
     asked = _words(_question(params))
     found = islice(_citations(params), MOST_PASSAGES)
@@ -29,10 +29,6 @@ def cite(params: Params) -> list[dict[str, Any]] | None:
     if best is None:
         return None
     return [{"type": "text", "text": best["cited_text"].strip(), "citations": [best]}]
-
-
-def _is_plain(turn: Mapping[str, Any]) -> bool:
-    return isinstance(turn["content"], str)
 
 
 def _question(params: Params) -> str:

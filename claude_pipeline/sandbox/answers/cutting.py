@@ -12,7 +12,7 @@ from claude_pipeline.sandbox.blocks import Block, TextBlock, ThinkingBlock, Tool
 
 def cut_text_at_stop_sequence(text: str, stop_sequences: Iterable[str] | None) -> tuple[str, str | None]:
     """Return the text before the first stop sequence in it, and that sequence."""
-    found = [(text.index(stop), stop) for stop in stop_sequences if stop in text] if stop_sequences else []
+    found = [(text.index(stop), stop) for stop in stop_sequences or () if stop in text]
     if not found:
         return text, None
     position, stop = min(found)

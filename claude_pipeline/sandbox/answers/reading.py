@@ -11,7 +11,7 @@ READ_SOURCES: Final = frozenset({"text", "content"})
 
 def tokens(characters: int) -> int:
     """Estimate the tokens of so many characters; nothing is free."""
-    return max(1, characters // CHARACTERS_A_TOKEN)
+    return characters // CHARACTERS_A_TOKEN or 1
 
 
 def input_tokens(params: Params) -> int:
@@ -28,6 +28,14 @@ def input_tokens(params: Params) -> int:
 def characters(content: object) -> int:
     """Count the characters of the texts in content."""
     return len(content) if isinstance(content, str) else sum(map(len, texts(content)))
+
+
+def is_plain(params: Params) -> bool:
+    """Say whether every turn is one text."""
+    for turn in params["messages"]:  # noqa: SIM110 - asked for every row, of mostly one turn: a generator costs more
+        if not isinstance(turn["content"], str):
+            return False
+    return True
 
 
 def last_user_text(params: Params) -> str:

@@ -77,13 +77,13 @@ def ask(write: AnswerFunction, params: dict[str, Any]) -> str | Written:
         # A line and no traceback: there may be one a row.
         _LOG.error("%s", error)
         raise error from reason
-    if isinstance(returned, dict | list | tuple):
-        return _read(returned)
-    if not isinstance(returned, str):
+    if isinstance(returned, str):
+        if not returned.isascii():
+            _check_encodable(returned)
+        return returned
+    if not isinstance(returned, dict | list | tuple):
         raise AnswerReturnError(returned)
-    if not returned.isascii():
-        _check_encodable(returned)
-    return returned
+    return _read(returned)
 
 
 def _check_encodable(text: str) -> None:

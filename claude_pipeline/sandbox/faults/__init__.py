@@ -19,6 +19,7 @@ SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
 ORDERED: Final = tuple(section for section in SECTIONS if section != "rows")
 POLLS: Final = frozenset({"retrieve", "list"})
 STATUSES: Final = range(400, 600)
+WITHOUT_STATUS: Final = frozenset({"streams", "rows"})
 LONGEST_NAME: Final = 60
 
 Count = Annotated[int, Meta(ge=1, le=10**9)]
@@ -83,6 +84,15 @@ class UnknownNameError(FaultsError):
         near = get_close_matches(text, known, n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"{where}: no {what} {text!r}.{meant} There is: {', '.join(known)}.")
+
+
+class MissingFaultError(FaultsError):
+    """An entry of a section does not say which fault it is."""
+
+    def __init__(self, keys: Sequence[str], *, section: Section, where: str) -> None:
+        near = get_close_matches("fault", keys, n=1)
+        meant = f" Did you mean it by {near[0]!r}?" if near else ""
+        super().__init__(f"{where}: the key fault is missing.{meant} It is one of: {', '.join(names_of(section))}.")
 
 
 class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"name": "fault", "start": "from"}):
@@ -228,18 +238,20 @@ class _Watch:
         return self.fault.times is None or number == 1
 
 
-def check_name(name: object, *, section: object, where: str, sections: Sequence[str] = SECTIONS) -> None:
+def check_name(name: object, *, section: Section, where: str, sections: Sequence[str] = SECTIONS) -> None:
     """Raise a `FaultsError` unless the section knows the fault."""
     if section not in sections:
         raise UnknownNameError(section, where=where, what="operation", known=sections)
-    known = NAMES[section]  # type: ignore[index]  # it is one of them
-    has_status = section not in {"streams", "rows"}
-    if isinstance(name, int) and has_status:
+    if isinstance(name, int) and section not in WITHOUT_STATUS:
         if name not in STATUSES:
             raise UnknownNameError(name, where=where, what="status", known=["400 to 599"])
-    elif not isinstance(name, str) or name not in known:
-        statuses = ["a status from 400 to 599"] if has_status else []
-        raise UnknownNameError(name, where=where, what=f"fault of {section}", known=[*known, *statuses])
+    elif not isinstance(name, str) or name not in NAMES[section]:
+        raise UnknownNameError(name, where=where, what=f"fault of {section}", known=names_of(section))
+
+
+def names_of(section: Section) -> Sequence[str]:
+    """List the faults of a section, in words where it is a status."""
+    return [*NAMES[section], *([] if section in WITHOUT_STATUS else ["a status from 400 to 599"])]
 
 
 def keys_of(fault: object, *, section: Section) -> Keys:

@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 
 from claude_pipeline.sandbox.faults import (
-    NAMES,
     SECTIONS,
     Fault,
     FaultsError,
+    MissingFaultError,
     Plan,
     Section,
     UnknownNameError,
@@ -24,7 +24,18 @@ from claude_pipeline.sandbox.faults import (
 LARGEST_SEED: Final = 2**63
 ENDINGS: Final = (".toml", ".json")
 WHEN: Final = ("rate", "positions", "from")
-ANY_KEYS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Fault))
+WANTED: Final[Mapping[str, str]] = {
+    "rate": "It is a share, a number from 0 to 1",
+    "positions": "It is a list of whole numbers from 1 up",
+    "from": "It is a whole number from 1 up",
+    "times": "It is a whole number from 1 up",
+    "accepted": "It is true or false",
+    "retry_after": "It is a whole number from 0 up",
+    **dict.fromkeys(("error_type", "message", "error_code"), "It is a text"),
+    "seconds": "It is a number from 0 to 86400",
+    "bytes_per_second": "It is a whole number from 1 up",
+    "events": "It is a whole number from 0 up",
+}
 Source = str | PathLike[str] | Mapping[str, Any]
 
 
@@ -131,9 +142,7 @@ def _fault(section: Section, item: object, *, where: str) -> Fault:
     if not isinstance(item, Mapping):
         raise MisfitError(item, where=where, wanted="It is an object with a key fault, and more")
     if "fault" not in item:
-        for key in item.keys() - ANY_KEYS:
-            raise UnknownNameError(key, where=where, what="key", known=sorted(ANY_KEYS))
-        raise MisfitError(dict(item), where=where, wanted=f"The key fault is missing: {', '.join(NAMES[section])}")
+        raise MissingFaultError([*map(str, item)], section=section, where=where)
     name = item["fault"]
     check_name(name, section=section, where=where)
     known = keys_of(name, section=section)
@@ -150,8 +159,7 @@ def _convert(item: Mapping[str, object], *, where: str) -> Fault:
             # Encoded too: what Python takes for text need not be any that can be sent.
             msgspec.json.encode(msgspec.convert({"fault": "", key: value}, Fault))
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            wanted = str(error).partition(" - at ")[0]
-            raise MisfitError(value, where=f"{where}, {key}", wanted=wanted) from error
+            raise MisfitError(value, where=f"{where}, {key}", wanted=WANTED[key]) from error
     return msgspec.convert(dict(item), Fault)
 
 

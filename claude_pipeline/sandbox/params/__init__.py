@@ -33,6 +33,28 @@ MOST_MAX_TOKENS: Final = 300_000
 
 def check_message(params: object, *, version: str) -> Params:
     """Return the parameters of a message, or raise an `ApiError` that names the wrong one."""
+    return _check_message(params, version=version)[0]
+
+
+def check_in_batch(params: object, *, version: str) -> Params:
+    """Check what `check_message` checks, and that nothing asks for what a batch cannot do."""
+    checked, message = _check_message(params, version=version)
+    if message.stream:
+        raise InvalidRequestError("stream: Streaming is not supported in a batch")
+    if message.max_tokens < 1:
+        raise InvalidRequestError("max_tokens: Input should be greater than or equal to 1")
+    for key in REFUSED_IN_BATCHES:
+        if getattr(message, key) is not None:
+            raise InvalidRequestError(f"{key}: Not supported in a batch")
+    return checked
+
+
+def check_prompt(params: object, *, version: str) -> Params:  # noqa: ARG001 - the same in every version, so far
+    """Check what counting tokens takes: model, messages, system, tools and how to use them."""
+    return _read(params, Prompt)[0]
+
+
+def _check_message(params: object, *, version: str) -> tuple[Params, Message]:
     checked, message = _read(params, Message)
     if message.max_tokens > MOST_MAX_TOKENS:
         raise InvalidRequestError(f"max_tokens: {message.max_tokens} > {MOST_MAX_TOKENS}, the most that a model allows")
@@ -43,25 +65,7 @@ def check_message(params: object, *, version: str) -> Params:
     if version == WITHOUT_SAMPLING and not SAMPLING.isdisjoint(checked):
         _check_no_sampling(checked)
     check_prefill(message.messages, model=message.model)
-    return checked
-
-
-def check_in_batch(params: object, *, version: str) -> Params:
-    """Check what `check_message` checks, and that nothing asks for what a batch cannot do."""
-    checked = check_message(params, version=version)
-    if checked.get("stream"):
-        raise InvalidRequestError("stream: Streaming is not supported in a batch")
-    if checked["max_tokens"] < 1:
-        raise InvalidRequestError("max_tokens: Input should be greater than or equal to 1")
-    for key in REFUSED_IN_BATCHES:
-        if checked.get(key) is not None:
-            raise InvalidRequestError(f"{key}: Not supported in a batch")
-    return checked
-
-
-def check_prompt(params: object, *, version: str) -> Params:  # noqa: ARG001 - the same in every version, so far
-    """Check what counting tokens takes: model, messages, system, tools and how to use them."""
-    return _read(params, Prompt)[0]
+    return checked, message
 
 
 def _read(params: object, shape: type[AnyPrompt]) -> tuple[Params, AnyPrompt]:
