@@ -13,6 +13,7 @@ from claude_pipeline.errors import (
     MissingColumnError,
     OutputError,
     PipelineError,
+    PipelineWarning,
     ResultsError,
     StoreError,
     UnknownFieldError,
@@ -23,7 +24,10 @@ from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
     from claude_pipeline.batches import make_client
-    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll
+    from claude_pipeline.comparing import Comparison, compare
+    from claude_pipeline.estimates import Estimate, Range
+    from claude_pipeline.estimating import estimate
+    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
     from claude_pipeline.outputs import check_output
     from claude_pipeline.sandbox import Sandbox
     from claude_pipeline.sources import Source
@@ -36,13 +40,17 @@ __all__ = [
     "AccountError",
     "ApiError",
     "BatchStatus",
+    "Comparison",
     "CredentialsError",
+    "Estimate",
     "InputError",
     "Job",
     "JobBlockedError",
     "MissingColumnError",
     "OutputError",
     "PipelineError",
+    "PipelineWarning",
+    "Range",
     "RequestCounts",
     "ResultsError",
     "Sandbox",
@@ -55,26 +63,35 @@ __all__ = [
     "WaitTimeoutError",
     "advance",
     "check_output",
+    "compare",
+    "estimate",
     "find_store",
     "list_jobs",
     "make_client",
     "open_job",
     "poll",
+    "set_budget",
     "submit",
 ]
 
 _LATE = {
+    "Comparison": "comparing",
+    "Estimate": "estimates",
     "Job": "jobs",
+    "Range": "estimates",
     "Sandbox": "sandbox",
     "Source": "sources",
     "SubmitOptions": "submitting",
     "advance": "jobs",
     "check_output": "outputs",
+    "compare": "comparing",
+    "estimate": "estimating",
     "find_store": "store",
     "list_jobs": "jobs",
     "make_client": "batches",
     "open_job": "jobs",
     "poll": "jobs",
+    "set_budget": "jobs",
     "submit": "submitting",
 }
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-import pyarrow.parquet as pq
-
-from claude_pipeline.batches import Batch, BatchesApi
+from claude_pipeline.batches import BatchesApi
 from claude_pipeline.collecting import collect, record_gone
-from claude_pipeline.errors import ApiError, PipelineError, StoreError
+from claude_pipeline.errors import ApiError, PipelineError
+from claude_pipeline.files import reading
 from claude_pipeline.planning import plan
 from claude_pipeline.records import (
     CANCELING,
@@ -29,10 +28,13 @@ from claude_pipeline.records import (
     ShardState,
 )
 from claude_pipeline.refusals import NOT_FOUND, UNAUTHORIZED, is_passing
-from claude_pipeline.sending import send, settle
-from claude_pipeline.store import Store
+from claude_pipeline.reports import Note
+from claude_pipeline.sending import UNTIL_RESUMED, block_until_resumed, send, settle
+from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.wire import Batch
 
 _PASSING_404_SECONDS = 600.0
+_MOST_TOLD = 5
 
 
 @dataclass(slots=True)
@@ -42,7 +44,8 @@ class Advance:
     Attributes:
         unless_polled_within: A poll by anybody in the last so many seconds will do.
         notes: What could not be done just now.
-        errors: What cannot be done before somebody mends it; the first one is raised when all else is done.
+        errors: What cannot be done before somebody mends it; the first one is raised, with what the others say, when
+            all else is done.
     """
 
     store: Store
@@ -51,31 +54,38 @@ class Advance:
     owner: str
     job_id: str | None = None
     unless_polled_within: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     errors: list[PipelineError] = field(default_factory=list)
 
     def run(self) -> None:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
-        self._each((*UPLOADING, *SUBMITTING), self._settle)
+        self._each(self._shards((*UPLOADING, *SUBMITTING)), self._settle)
         self._attempt(self._poll)
-        self._each(ENDED, self._collect)
+        self._each(self._ended(), self._collect)
         for job in self._jobs(PLANNING):
-            self._attempt(partial(plan, self.store, job, owner=self.owner))
+            self._attempt(partial(self._plan, job))
         for job in self._jobs(CANCELING):
             self._attempt(partial(self._cancel, job))
-        self._each(PLANNED, lambda shard: send(self.store, self.api, shard, owner=self.owner))
+        self._each(self._shards(PLANNED), self._send)
         for job in self._jobs((*CANCELING, *WANTING_JOBS)):
             self._attempt(partial(self._finish, job))
         self._raise()
 
     def poll(self) -> None:
-        """Ask the API's list how the running batches stand. It transfers no results."""
+        """Ask the API's list how the running batches stand. It transfers no results.
+
+        Trouble with one batch is noted: whoever polls has others to look after.
+        """
         self._poll()
-        self._raise()
 
     def _raise(self) -> None:
-        if self.errors:
-            raise self.errors[0]
+        if not self.errors:
+            return
+        told = list(dict.fromkeys(map(str, self.errors)))
+        more = [f"And {len(told) - _MOST_TOLD:,} more errors."] if len(told) > _MOST_TOLD else []
+        first = self.errors[0]
+        first.args = (" ".join([*told[:_MOST_TOLD], *more]),)
+        raise first
 
     def _jobs(self, states: tuple[str, ...]) -> list[JobRecord]:
         jobs = self.store.ledger.jobs(OPEN_JOBS, account=self.account)
@@ -84,23 +94,37 @@ class Advance:
     def _shards(self, states: tuple[ShardState, ...]) -> list[Shard]:
         return self.store.ledger.shards(self.account, states, job_id=self.job_id)
 
-    def _attempt(self, step: Callable[[], None]) -> None:
+    def _attempt(self, step: Callable[[], None], shard: Shard | None = None) -> None:
         """Take a step. What fails changes nothing, and keeps no other step from being taken."""
         try:
             step()
-        except ApiError as error:
-            if error.status == UNAUTHORIZED:
-                raise
-            if is_passing(error):
-                self.notes.append(f"{error} Trying again.")
-            else:
+        except PipelineError as error:
+            if isinstance(error, ApiError) and is_passing(error):
+                self._note(f"{error} Trying again.", shard)
+                return
+            self._note(str(error), shard)
+            unauthorized = isinstance(error, ApiError) and error.status == UNAUTHORIZED
+            if unauthorized or self._is_asked_for(shard):
                 self.errors.append(error)
-        except StoreError as error:
-            self.errors.append(error)
+            if unauthorized:
+                self._raise()
 
-    def _each(self, states: tuple[ShardState, ...], step: Callable[[Shard], None]) -> None:
-        for shard in self._shards(states):
-            self._attempt(partial(step, shard))
+    def _is_asked_for(self, shard: Shard | None) -> bool:
+        """Tell whether a step is for the job that is advanced: one list shows the batches of all."""
+        jobs = self.store.ledger.waiting_jobs(shard.shard) if shard else []
+        return shard is None or self.job_id in {None, *(job.job_id for job in jobs)}
+
+    def _note(self, words: str, shard: Shard | None) -> None:
+        self.notes.append(Note(words, shard.shard if shard else None))
+
+    def _ended(self) -> list[Shard]:
+        """List what can be collected; with a budget of the store the batches of other jobs hold some of it as well."""
+        ledger = self.store.ledger
+        return self._shards(ENDED) if ledger.max_cost_usd is None else ledger.shards(self.account, ENDED)
+
+    def _each(self, shards: list[Shard], step: Callable[[Shard], None]) -> None:
+        for shard in shards:
+            self._attempt(partial(step, shard), shard)
 
     def _settle(self, shard: Shard) -> None:
         # Settling another one may have taken minutes; its owner has renewed the lease meanwhile, or not.
@@ -126,7 +150,7 @@ class Advance:
             if not running or batch.created_at.timestamp() < oldest:
                 break
         for shard in running.values():
-            self._attempt(partial(self._look_closer, shard))
+            self._attempt(partial(self._look_closer, shard), shard)
 
     def _look_closer(self, shard: Shard) -> None:
         """Ask for one batch that the list did not show."""
@@ -138,6 +162,8 @@ class Advance:
         ledger = self.store.ledger
         if not ledger.is_abandoned(shard) or (shard.reason and not ledger.waiting_jobs(shard.shard)):
             return
+        if shard.not_before > ledger.now():
+            return
         if batch := self._retrieve(shard):
             try:
                 collect(self.store, self.api, shard, batch, owner=self.owner)
@@ -145,7 +171,7 @@ class Advance:
                 if error.status != NOT_FOUND:
                     raise
                 # The API has just shown the batch and keeps its results: this is no end.
-                self.notes.append(f"{error} Trying again.")
+                self._note(f"{error} Trying again.", shard)
 
     def _retrieve(self, shard: Shard) -> Batch | None:
         """Ask for one batch, and record it if it is gone."""
@@ -154,7 +180,9 @@ class Advance:
             return batch
         if batch:
             record_gone(self.store, shard)
-        elif not self._is_listed(shard):
+        elif self._is_listed(shard):
+            self._note(f"The API lists batch {shard.batch_id}, but does not show it just now. Trying again.", shard)
+        else:
             self._miss(shard, since=shard.created_at)
         return None
 
@@ -169,7 +197,7 @@ class Advance:
         if self.api.now(default=self.store.ledger.now()) - (since or 0) > _PASSING_404_SECONDS:
             record_gone(self.store, shard)
         else:
-            self.notes.append(f"The API knows nothing of batch {shard.batch_id} just now. Trying again.")
+            self._note(f"The API knows nothing of batch {shard.batch_id} just now. Trying again.", shard)
 
     def _observe(self, shard: Shard, batch: Batch) -> None:
         ledger = self.store.ledger
@@ -179,6 +207,16 @@ class Advance:
         elif batch.processing_status != shard.state:
             ledger.move(shard.shard, RUNNING, state=batch.processing_status)
 
+    def _plan(self, job: JobRecord) -> None:
+        with reading(self.store.input_path(job.job_id)):
+            plan(self.store, job, owner=self.owner)
+
+    def _send(self, shard: Shard) -> None:
+        if shard.not_before == UNTIL_RESUMED:
+            block_until_resumed(self.store, shard)
+        else:
+            send(self.store, self.api, shard, owner=self.owner)
+
     def _cancel(self, job: JobRecord) -> None:
         """Carry out the wish: planned shards go, running ones are canceled, what another job waits for stays."""
         for shard in self.store.ledger.awaited_shards(job.job_id):
@@ -187,7 +225,7 @@ class Advance:
             if shard.state == "planned":
                 self.store.ledger.cancel_planned(shard.shard)
             elif shard.state == "in_progress":
-                self._attempt(partial(self._cancel_batch, shard))
+                self._attempt(partial(self._cancel_batch, shard), shard)
 
     def _cancel_batch(self, shard: Shard) -> None:
         """Ask for it; whether a batch that may not be canceled has ended or is gone shows when one looks."""
@@ -199,7 +237,7 @@ class Advance:
                 raise
             self._look_closer(shard)
             if self.store.ledger.shard(shard.shard).state in RUNNING:
-                self.notes.append(f"Batch {shard.batch_id} runs on: {error}")
+                self._note(f"Batch {shard.batch_id} runs on: {error}", shard)
 
     def _finish(self, job: JobRecord) -> None:
         ledger = self.store.ledger
@@ -229,7 +267,7 @@ def _answered_elsewhere(store: Store, job: JobRecord) -> Iterator[int]:
     if not path.exists():
         return
     collected = {shard.shard for shard in store.ledger.shards(job.account, COLLECTED)}
-    with pq.ParquetFile(path) as file:
+    with reading(path), open_parquet(path) as file:
         for batch in file.iter_batches(columns=["address"]):
             addresses = [address for address in batch.column(0).to_pylist() if address is not None]
             claims = store.ledger.claims(job.account, set(addresses))

@@ -5,17 +5,16 @@ Requests go out as bytes and results come in as large chunks; what lies between 
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
-import msgspec
-
 from claude_pipeline.errors import ApiError, CredentialsError, InputError, PipelineError
+from claude_pipeline.parameters import check_client
 from claude_pipeline.refusals import (
     NOT_FOUND,
     CreateRefusedError,
@@ -25,6 +24,7 @@ from claude_pipeline.refusals import (
     seconds_of,
     words_of,
 )
+from claude_pipeline.wire import Batch, Page, TokenCount, decode, encode
 
 if TYPE_CHECKING:
     import anthropic
@@ -32,37 +32,14 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 PATH = "/v1/messages/batches"
+COUNT_PATH = "/v1/messages/count_tokens"
 CHUNK_BYTES = 1 << 20
+RESULTS_SETTLE_SECONDS = 600.0  # what is written may be readable everywhere only later
 _PAGE = 1000
 _FIRST_PAUSES = (0.5, 1.0)
 _SHORTEST_SECRET = 16  # a local server takes any word, which may well stand in what it says
 _FRAMING = {"content-length", "transfer-encoding"}
-
-# It names a file: what could lead out of a folder is no id.
-BatchId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,128}\Z")]
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """A Message Batch, as far as this library looks at it. Times are RFC 3339."""
-
-    id: BatchId
-    processing_status: Literal["in_progress", "canceling", "ended"]
-    request_counts: dict[str, int]
-    created_at: datetime
-    ended_at: datetime | None = None
-    cancel_initiated_at: datetime | None = None
-    archived_at: datetime | None = None
-    results_url: str | None = None
-
-    @property
-    def requests(self) -> int:
-        """How many requests the batch holds."""
-        return sum(self.request_counts.values())
-
-    @property
-    def has_results(self) -> bool:
-        """Whether the batch has ended and its results are still kept."""
-        return self.processing_status == "ended" and not self.archived_at
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +48,6 @@ class ResultsBody:
 
     chunks: Iterator[bytes]
     is_framed: bool
-
-
-class _Page(msgspec.Struct):
-    data: list[Batch]
-    has_more: bool = False
 
 
 def make_client(base_url: str | None = None, *, api_key: str | None = None) -> "Anthropic":
@@ -101,9 +73,7 @@ class BatchesApi:
     """
 
     def __init__(self, client: "Anthropic") -> None:
-        for name in ("Bedrock", "Vertex", "Foundry"):
-            if name in type(client).__name__:
-                raise InputError(f"{type(client).__name__} has no Message Batches. Use anthropic.Anthropic().")
+        check_client(client)
         self._client = client
         secrets = [client.api_key, client.auth_token, *_words_of_headers(client)]
         self._secrets = [secret for secret in secrets if secret and len(secret) >= _SHORTEST_SECRET]
@@ -119,6 +89,11 @@ class BatchesApi:
             return default
         date, at = self._answered
         return date + time.monotonic() - at
+
+    def seconds_until_settled(self, batch: Batch, *, default: float) -> float:
+        """Return how long lines may still come late to the results of a batch that ended, by the API's time."""
+        ended_at = (batch.ended_at or batch.created_at).timestamp()
+        return ended_at + RESULTS_SETTLE_SECONDS - self.now(default=default)
 
     def account(self) -> str:
         """Ask who answers and pays, with one free call.
@@ -143,14 +118,14 @@ class BatchesApi:
 
     def newest_batch_id(self) -> str | None:
         """Return the id of the newest batch of the workspace."""
-        page = _decode(self._get(PATH, params={"limit": 1}), _Page)
+        page = self._decode(self._get(PATH, params={"limit": 1}), Page)
         return page.data[0].id if page.data else None
 
     def newest_first(self, *, at_least: int = _PAGE) -> Iterator[Batch]:
         """Yield the workspace's batches; the first call asks for at least so many, up to 1,000."""
         params: dict[str, Any] = {"limit": max(20, min(_PAGE, at_least))}
         while True:
-            page = _decode(self._get(PATH, params=params), _Page)
+            page = self._decode(self._get(PATH, params=params), Page)
             yield from page.data
             if not page.has_more or not page.data:
                 return
@@ -159,7 +134,7 @@ class BatchesApi:
     def retrieve(self, batch_id: str) -> Batch | None:
         """Return a batch, or None if the API knows none by that id."""
         try:
-            return _decode(self._get(f"{PATH}/{quote(batch_id, safe='')}"), Batch)
+            return self._decode(self._get(f"{PATH}/{quote(batch_id, safe='')}"), Batch)
         except ApiError as error:
             if error.status == NOT_FOUND:
                 return None
@@ -167,9 +142,21 @@ class BatchesApi:
 
     def cancel(self, batch_id: str) -> Batch:
         """Ask the API to cancel a batch; requests already answered stay answered, and billed."""
-        return _decode(self._call("post", f"{PATH}/{quote(batch_id, safe='')}/cancel"), Batch)
+        return self._decode(self._call("post", f"{PATH}/{quote(batch_id, safe='')}/cancel"), Batch)
 
-    def create(self, body: Iterable[bytes], *, size: int, is_complete: Callable[[], bool]) -> Batch:
+    def count_tokens(self, params: Mapping[str, Any], *, betas: Sequence[str]) -> int:
+        """Count the input tokens of a request, for nothing; the API checks the request on the way."""
+        from anthropic.types import MessageCountTokensParams as Stable  # noqa: PLC0415  loaded with the client
+        from anthropic.types.beta import MessageCountTokensParams as Beta  # noqa: PLC0415
+
+        taken = (Beta if betas else Stable).__annotations__
+        content = encode({key: value for key, value in params.items() if key in taken})
+        answer = self._call("post", COUNT_PATH, content=[content], **_body_options(len(content), betas))
+        return self._decode(answer, TokenCount).input_tokens
+
+    def create(
+        self, body: Iterable[bytes], *, size: int, betas: Sequence[str], is_complete: Callable[[], bool]
+    ) -> Batch:
         """Send a body of `size` bytes as a new batch, once.
 
         `is_complete` tells, when the call has failed, whether the whole body may have left.
@@ -177,14 +164,14 @@ class BatchesApi:
         Raises:
             CreateRefusedError: There is no batch, or nobody can tell.
         """
-        headers = {"Content-Type": "application/json", "Content-Length": str(size)}
         try:
-            answer = self._call("post", PATH, content=body, follow_redirects=False, headers=headers)
-            return msgspec.json.decode(answer.content, type=Batch)
+            answer = self._call("post", PATH, content=body, follow_redirects=False, **_body_options(size, betas))
         except ApiError as error:
             raise CreateRefusedError(error, then=consequence(error, complete=is_complete())) from None
-        except msgspec.DecodeError as error:
-            raise CreateRefusedError(ApiError(f"The API's answer is no batch: {error}."), then="doubtful") from error
+        try:
+            return self._decode(answer, Batch)
+        except ApiError as error:
+            raise CreateRefusedError(error, then="doubtful") from error
 
     @contextmanager
     def results(self, batch_id: str, results_url: str | None) -> Iterator[ResultsBody]:
@@ -206,8 +193,17 @@ class BatchesApi:
             response.close()
 
     def _is_own(self, url: str) -> bool:
-        parts, own = urlsplit(url), urlsplit(str(self._client.base_url))
-        return not parts.netloc or (parts.scheme, parts.netloc) == (own.scheme, own.netloc)
+        import httpx2  # noqa: PLC0415  loaded with the client
+
+        own = self._client.base_url
+        try:
+            parts = httpx2.URL(url)
+        except httpx2.InvalidURL:
+            return False
+        return not parts.host or _origin(parts) == _origin(own)
+
+    def _decode(self, answer: "httpx2.Response", kind: type[_T]) -> _T:
+        return decode(answer.content, kind, host=self._client.base_url.host)
 
     def _get(self, path: str, *, params: dict[str, Any] | None = None) -> "httpx2.Response":
         return self._call("get", path, params=params or {})
@@ -262,14 +258,16 @@ class BatchesApi:
         return words
 
 
-_T = TypeVar("_T")
+def _origin(url: "httpx2.URL") -> tuple[object, ...]:
+    return url.scheme, url.netloc, url.userinfo  # whoever needs a password needs it for the results as well
 
 
-def _decode(response: "httpx2.Response", kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(response.content, type=kind)
-    except msgspec.DecodeError as error:
-        raise ApiError(f"What came from {response.url.host} is not the API's ({error}).") from error
+def _body_options(size: int, betas: Sequence[str]) -> dict[str, Any]:
+    """Say how long a body is, and which beta features it asks for."""
+    headers = {"Content-Type": "application/json", "Content-Length": str(size)}
+    if not betas:
+        return {"headers": headers}
+    return {"headers": headers | {"anthropic-beta": ",".join(betas)}, "params": {"beta": "true"}}
 
 
 def _root(error: BaseException) -> BaseException:

@@ -77,7 +77,7 @@ def _facts(status: Status) -> str:
 
 def _left_out(status: Status) -> set[str]:
     """Name the facts that the bar shows already, and those that are still nothing."""
-    spent = {"Tokens", "Cost"} if not status.input_tokens else set()
+    spent = {"Tokens", "Cost"} if not status.prompt_tokens else set()
     sent = {"Batches"} if not status.batches else set()
     return {"Requests", *spent, *sent}
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from claude_pipeline.batches import Batch, BatchesApi
+from claude_pipeline.batches import RESULTS_SETTLE_SECONDS, BatchesApi
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.planning import Settings
@@ -19,9 +18,21 @@ from claude_pipeline.records import ENDED, FAILED, OPEN_JOBS, WANTING_JOBS, Shar
 from claude_pipeline.results import RESULT_SCHEMA, Decoded, Spool, Verdict, decode, spool_lines
 from claude_pipeline.sending import block_jobs
 from claude_pipeline.shards import Members
+from claude_pipeline.status import total_usd
 from claude_pipeline.store import Store
+from claude_pipeline.wire import Batch
 
 _FETCHES = 3
+_SHORTEST_PAUSE = 15.0
+
+# What the ledger sums up of a results file, and where it stands there.
+_TOKENS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cache_read_input_tokens",
+    "cache_write_tokens": "cache_creation_input_tokens",
+}
+
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
 
 _GONE = "{gone} `resume` asks its {requests:,} requests again, and pays for them again."
@@ -30,24 +41,30 @@ _GONE = "{gone} `resume` asks its {requests:,} requests again, and pays for them
 def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner: str) -> None:
     """Fetch the results of a shard that ended, write them, and decide on every row without an answer.
 
-    A file that does not agree with what was sent is fetched three times. If nothing is wrong but that the same lines
-    stay away, their rows are missing; otherwise the jobs that wait for it are blocked.
+    A file that does not agree with what was sent is fetched three times. If nothing is wrong but that lines stay
+    away, they may come late, and the shard is put off; once ten minutes have passed since the end of the batch the rows
+    of those that every fetch lacked are missing. In every other case the jobs that wait for it are blocked.
 
     Raises:
         ApiError: The results could not be fetched; nothing was recorded.
+        InputError: A file of the user's own prices cannot be used; nothing was recorded.
         StoreError: They could not be written.
     """
     ledger = store.ledger
     if not ledger.lease(shard, owner=owner, to="ended"):
         return
     members = ledger.members(shard.shard)
+    unsettled = api.seconds_until_settled(batch, default=ledger.now())
     try:
         with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
-            held = partial(ledger.renew, shard.shard, owner=owner)
-            outcome = _fetch(store, api, batch, members, file, held=held)
+            fetches = _Fetches(store, api, batch, members, may_lack=unsettled <= 0)
+            outcome = fetches.run(file, held=partial(ledger.renew, shard.shard, owner=owner))
             _record(store, shard, members, outcome, owner=owner)
     except ResultsError as error:
-        _record_disagreement(store, shard, error, owner=owner)
+        if error.missing and unsettled > 0:
+            _put_off(store, shard, error, unsettled=unsettled, owner=owner)
+        else:
+            _record_disagreement(store, shard, error, owner=owner)
     except LeaseLostError:
         return
     finally:
@@ -62,27 +79,46 @@ def _record_disagreement(store: Store, shard: Shard, error: ResultsError, *, own
             block_jobs(store, shard, reason, states=OPEN_JOBS)
 
 
-def _fetch(
-    store: Store, api: BatchesApi, batch: Batch, members: Members, file: BinaryIO, *, held: Callable[[], bool]
-) -> "_Outcome":
-    errors: list[ResultsError] = []
-    while len(errors) < _FETCHES:
-        file.seek(0)
-        file.truncate()
-        with api.results(batch.id, batch.results_url) as body:
-            absent = _stayed_away(errors) if body.is_framed else frozenset[int]()
-            try:
-                spool = spool_lines(body.chunks, members, file, absent=absent)
-                return _write_results(store, batch, members, file, spool, held=held)
-            except ResultsError as error:
-                errors.append(error)
-    raise errors[-1]
+def _put_off(store: Store, shard: Shard, error: ResultsError, *, unsettled: float, owner: str) -> None:
+    """Look again once as much time has passed as since the end of the batch, so seldom that a tick costs nothing."""
+    ledger = store.ledger
+    seconds = min(unsettled, max(_SHORTEST_PAUSE, RESULTS_SETTLE_SECONDS - unsettled))
+    reason = f"Batch {shard.batch_id}: {error} They may come late; looking again in {seconds:.0f} s."
+    ledger.move(shard.shard, ENDED, owned_by=owner, not_before=ledger.now() + seconds, reason=reason)
 
 
-def _stayed_away(errors: Sequence[ResultsError]) -> frozenset[int]:
-    """Return the lines that every fetch but the last one lacked, if nothing else was ever wrong."""
-    found = {error.missing for error in errors}
-    return found.pop() if len(errors) == _FETCHES - 1 and len(found) == 1 else frozenset()
+@dataclass(frozen=True, slots=True)
+class _Fetches:
+    """Fetches of one results file; once all lines must be there, some may be lacking for good."""
+
+    store: Store
+    api: BatchesApi
+    batch: Batch
+    members: Members
+    may_lack: bool
+
+    def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> "_Outcome":
+        errors: list[ResultsError] = []
+        while len(errors) < _FETCHES:
+            file.seek(0)
+            file.truncate()
+            with self.api.results(self.batch.id, self.batch.results_url) as body:
+                absent = self._stayed_away(errors) if body.is_framed else frozenset[int]()
+                try:
+                    spool = spool_lines(body.chunks, self.members, file, absent=absent)
+                    return _write_results(self.store, self.batch, self.members, file, spool, held=held)
+                except ResultsError as error:
+                    errors.append(error)
+        raise errors[-1]
+
+    def _stayed_away(self, errors: Sequence[ResultsError]) -> frozenset[int]:
+        """Return the lines that every fetch but the last one lacked, if nothing else was ever wrong."""
+        found = {error.missing for error in errors}
+        if not self.may_lack or len(errors) < _FETCHES - 1 or len(found) > 1:
+            return frozenset()
+        missing = found.pop()
+        nothing_came = len(missing) == len(self.members) > 1
+        return frozenset() if nothing_came else missing
 
 
 @dataclass(slots=True)
@@ -92,6 +128,7 @@ class _Outcome:
     tallies: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     cost_usd: float | None = 0.0
+    cache_saved_usd: float | None = 0.0
     unanswered: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
     account_message: str = ""
 
@@ -104,28 +141,29 @@ class _Outcome:
                 self.unanswered[position] = result_type, verdict
             if verdict == "account":
                 self.account_message = decoded.batch.column("error_message")[position - first].as_py()
-        self._add_usage(decoded.batch)
+        self._add_usage(decoded)
 
     def positions(self, verdict: Verdict) -> list[int]:
         """List the requests that were judged so."""
         return [position for position, (_, judged) in self.unanswered.items() if judged == verdict]
 
-    def _add_usage(self, batch: pa.RecordBatch) -> None:
-        for column in ("input_tokens", "output_tokens"):
-            self.tokens[column] += pc.sum(batch.column(column)).as_py() or 0
-        unknown = batch.column("cost_usd").null_count
-        spent = pc.sum(batch.column("cost_usd")).as_py() or 0.0
-        self.cost_usd = None if unknown or self.cost_usd is None else self.cost_usd + spent
+    def _add_usage(self, decoded: Decoded) -> None:
+        for kind, column in _TOKENS.items():
+            self.tokens[kind] += pc.sum(decoded.batch.column(column)).as_py() or 0
+        costs = decoded.batch.column("cost_usd")
+        spent = None if costs.null_count else pc.sum(costs).as_py() or 0.0
+        self.cost_usd = total_usd([self.cost_usd, spent])
+        self.cache_saved_usd = total_usd([self.cache_saved_usd, *decoded.cache_saved_usd])
 
 
 def _write_results(
     store: Store, batch: Batch, members: Members, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]
 ) -> _Outcome:
-    outcome = _Outcome()
+    outcome, prices = _Outcome(), PriceList(batch.created_at, store=store.path)
     with store.replacing(store.results_path(batch.id)) as path:
         with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
             first = 0
-            for decoded in decode(file, spool, PriceList(batch.created_at), batch_id=batch.id):
+            for decoded in decode(file, spool, prices, batch_id=batch.id):
                 writer.write_batch(decoded.batch)
                 outcome.add(first, decoded)
                 first += decoded.batch.num_rows
@@ -156,8 +194,9 @@ def _record(store: Store, shard: Shard, members: Members, outcome: _Outcome, *, 
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items() if position not in moved}
         left = Counter(failed.values())
         tallies = {"succeeded": outcome.tallies["succeeded"], **{kind: left[kind] for kind in FAILED}}
-        done = {"state": "collected", "owner": None, "reason": None, "cost_usd": outcome.cost_usd}
-        if not ledger.move(shard.shard, ENDED, owned_by=owner, **done, **tallies, **outcome.tokens):
+        done = {"state": "collected", "owner": None, "reason": None, **tallies, **outcome.tokens}
+        usd = {"cost_usd": outcome.cost_usd, "cache_saved_usd": outcome.cache_saved_usd}
+        if not ledger.move(shard.shard, ENDED, owned_by=owner, **done, **usd):
             return
         ledger.fail(shard, members, failed)
         for retry in retries:

@@ -15,7 +15,7 @@ from typing import Any
 
 from claude_pipeline.errors import StoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _PATIENCE_SECONDS = 60.0
 
 _SCHEMA = """
@@ -35,6 +35,7 @@ CREATE TABLE jobs (
     rows BIGINT NOT NULL,
     skipped BIGINT NOT NULL DEFAULT 0,
     invalid BIGINT NOT NULL DEFAULT 0,
+    refusals TEXT NOT NULL DEFAULT '[]',
     duplicates BIGINT NOT NULL DEFAULT 0,
     reused BIGINT NOT NULL DEFAULT 0,
     requests BIGINT NOT NULL DEFAULT 0,
@@ -74,7 +75,11 @@ CREATE TABLE shards (
     expired BIGINT NOT NULL DEFAULT 0,
     input_tokens BIGINT NOT NULL DEFAULT 0,
     output_tokens BIGINT NOT NULL DEFAULT 0,
-    cost_usd DOUBLE PRECISION DEFAULT 0
+    cache_read_tokens BIGINT NOT NULL DEFAULT 0,
+    cache_write_tokens BIGINT NOT NULL DEFAULT 0,
+    cache_saved_usd DOUBLE PRECISION DEFAULT 0,
+    cost_usd DOUBLE PRECISION DEFAULT 0,
+    reserved_usd DOUBLE PRECISION
 );
 CREATE INDEX shards_by_state ON shards (account, state);
 CREATE INDEX shards_by_job ON shards (job_id);
@@ -109,6 +114,24 @@ _MIGRATIONS = {
 ALTER TABLE accounts ADD COLUMN polled_at DOUBLE PRECISION NOT NULL DEFAULT 0;
 ALTER TABLE shards ADD COLUMN missing_from TEXT;
 ALTER TABLE shards ADD COLUMN api_ahead DOUBLE PRECISION
+""",
+    # A form is its parts in their order, of which the prompt was the only one that a row filled.
+    2: """
+ALTER TABLE jobs ADD COLUMN refusals TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE shards ADD COLUMN cache_read_tokens BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN cache_write_tokens BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN cache_saved_usd DOUBLE PRECISION DEFAULT 0;
+ALTER TABLE shards ADD COLUMN reserved_usd DOUBLE PRECISION;
+UPDATE jobs SET settings = json_set(settings, '$.form', json_object(
+    'header', json_extract(settings, '$.form.header'),
+    'betas', json_array(),
+    'salt_column', NULL,
+    'parts', json_array(
+        json_extract(settings, '$.form.prefix'),
+        json_object('type', 'text', 'template', json_extract(settings, '$.form.template')),
+        json_extract(settings, '$.form.suffix')
+    )
+))
 """,
 }
 

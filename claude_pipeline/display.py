@@ -38,11 +38,12 @@ def facts(status: Status) -> list[Fact]:
     every: list[tuple[str, str | None]] = [
         ("Rows", _rows(status)),
         ("Unanswered", _unanswered(status)),
+        ("Not sent", status.refusals[0].example if status.refusals else None),
         ("Requests", _joined(count(status.requests), counted(status.counts))),
-        ("Saved", _saved(status)),
         ("Batches", batches(status)),
         ("Tokens", tokens(status)),
-        ("Cost", usd(status.cost_usd)),
+        ("Cost", usd(status.cost_usd) or "? (no known price)"),
+        ("Saved", _saved(status)),
         ("Took", _took(status)),
     ]
     return [(label, text) for label, text in every if text]
@@ -103,6 +104,8 @@ def usd(amount: float | None) -> str:
     """Write dollars with the digits that matter, and nothing for an unknown price."""
     if amount is None:
         return ""
+    if amount < 0:
+        return f"-{usd(-amount)}"
     if 0 < amount < 0.0001:  # noqa: PLR2004  # the smallest amount that four digits show
         return "<$0.0001"
     return f"${amount:,.4f}" if 0 < amount < 0.1 else f"${amount:,.2f}"  # noqa: PLR2004  # a dime
@@ -118,8 +121,10 @@ def duration(seconds: float) -> str:
 
 
 def tokens(status: Status) -> str:
-    """Write the tokens read and written."""
-    return f"{count(status.input_tokens)} in, {count(status.output_tokens)} out"
+    """Write the tokens of prompts, with the share that came from the cache, and of answers."""
+    known = status.cache_hit_rate is not None
+    cached = f" ({100 * status.cache_read_tokens // status.prompt_tokens}% from cache)" if known else ""
+    return f"{count(status.prompt_tokens)} in{cached}, {count(status.output_tokens)} out"
 
 
 def batches(status: Status) -> str:
@@ -178,8 +183,7 @@ def _unanswered(status: Status) -> str | None:
     counts = status.counts
     reasons = [("errored", counts.errored), ("expired", counts.expired), ("canceled", counts.canceled)]
     parts = [f"{plural(number, 'request')} {reason}" for reason, number in reasons if number]
-    if status.invalid:
-        parts.append(f"{plural(status.invalid, 'row')} could not be sent")
+    parts += [f"{plural(refusal.rows, 'row')} not sent ({refusal.error_type})" for refusal in status.refusals]
     return _joined(plural(status.unanswered, "row"), ", ".join(parts))
 
 
@@ -188,10 +192,23 @@ def _took(status: Status) -> str | None:
 
 
 def _saved(status: Status) -> str | None:
-    parts = [f"{plural(status.duplicates, 'duplicate')}"] if status.duplicates else []
-    if status.reused:
-        parts.append(f"{count(status.reused)} reused from other jobs")
-    return f"{', '.join(parts)}: not asked, not paid" if parts else None
+    """Write what was saved by what; before there are dollars, or without a price, what was not asked."""
+    saved, unasked = status.saved, _unasked(status)
+    amounts = [(saved.batch_usd, "batches"), (saved.caching_usd, "caching"), *unasked]
+    if not any(amount for amount, _ in amounts):
+        words = ", ".join(what for _, what in unasked)
+        return f"{words}: not asked, not paid" if words else None
+    parts = [f"{usd(amount) or '?'} by {what}" for amount, what in amounts if amount != 0]
+    head = usd(saved.total) or "?"
+    return _joined(head, ", ".join(parts)) if len(parts) > 1 else parts[0]
+
+
+def _unasked(status: Status) -> list[tuple[float | None, str]]:
+    rows = [
+        (status.duplicates, status.saved.duplicates_usd, "duplicate"),
+        (status.reused, status.saved.reused_usd, "reused row"),
+    ]
+    return [(amount, plural(number, noun)) for number, amount, noun in rows if number]
 
 
 def _joined(head: str, rest: str) -> str:

@@ -13,6 +13,8 @@ PipelineError
 ├── ResultsError        results that do not agree with what was sent
 ├── JobBlockedError     a job that waits for its user
 └── WaitTimeoutError    a job that has not ended in time
+
+PipelineWarning         what is probably not meant, but can be done
 """
 
 from collections.abc import Sequence
@@ -37,9 +39,9 @@ class MissingColumnError(InputError):
 class UnknownFieldError(InputError):
     """A template names a field that is no column."""
 
-    def __init__(self, field: str, *, source: str, columns: Sequence[str]) -> None:
+    def __init__(self, field: str, *, source: str, columns: Sequence[str], what: str = "The template") -> None:
         super().__init__(
-            f"The template's field {{{field}}} is no column of {source}. It has: {', '.join(columns)}. "
+            f"{what}'s field {{{field}}} is no column of {source}. It has: {', '.join(columns)}. "
             "Braces around anything but a bare name are text."
         )
 
@@ -127,3 +129,7 @@ class JobBlockedError(PipelineError):
 
     def __init__(self, job_id: str, *, reason: str) -> None:
         super().__init__(f"{job_id} is blocked: {reason}")
+
+
+class PipelineWarning(UserWarning):
+    """Something that is probably not meant, but can be done."""

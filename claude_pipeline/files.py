@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pyarrow as pa
+
 from claude_pipeline.errors import StoreError
 
 TEMPORARY = ".*.tmp"
@@ -31,6 +33,20 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say which Parquet file of the store it was that could not be read.
+
+    Raises:
+        StoreError: Arrow finds it damaged, or the disk fails.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        words = str(error).partition("\n")[0]
+        raise StoreError(f"{path} cannot be read ({words}). Bring it back from a backup, or submit anew.") from error
 
 
 def make_folder(path: Path, *, mode: int = 0o777) -> None:

@@ -1,33 +1,36 @@
-"""Jobs: advance what is open, wait, read the answers, cancel, resume. The public verbs after submit."""
+"""Jobs: advance what is open, wait, read the answers, ask again, cancel, resume. The public verbs after submit."""
 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from claude_pipeline.advancing import Advance
-from claude_pipeline.batches import BatchesApi, make_client
+from claude_pipeline.batches import make_client
 from claude_pipeline.cards import card
+from claude_pipeline.choosing import Rows, choose
 from claude_pipeline.display import one_line
 from claude_pipeline.errors import (
     AccountError,
     ApiError,
+    InputError,
     JobBlockedError,
-    PipelineError,
     UnknownJobError,
     WaitTimeoutError,
 )
-from claude_pipeline.leases import new_owner
+from claude_pipeline.failures import Picked, Which, labels, pick
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings
 from claude_pipeline.progress import showing
-from claude_pipeline.records import OPEN_JOBS, PLANNED, JobRecord
+from claude_pipeline.records import PLANNED, JobRecord
 from claude_pipeline.refusals import is_passing
-from claude_pipeline.reports import report
+from claude_pipeline.reports import Note, report
+from claude_pipeline.rounds import advance, poll
+from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store
 
@@ -35,22 +38,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from anthropic import Anthropic
 
-StorePath = str | os.PathLike[str] | None
+    from claude_pipeline.again import Again
+    from claude_pipeline.estimates import Estimate
 
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """Who acts: a client, and the account that it acts for in a store."""
-
-    api: BatchesApi
-    account: int
-    owner: str
-
-    @classmethod
-    def start(cls, store: Store, client: "Anthropic") -> "Session":
-        """Learn the account with one free call."""
-        api = BatchesApi(client)
-        return cls(api, store.ledger.account(api.account()), new_owner())
+__all__ = ["Job", "Session", "StorePath", "advance", "list_jobs", "open_job", "poll", "set_budget"]
 
 
 class Job:
@@ -70,7 +61,7 @@ class Job:
         self._base_url = base_url
         self._client = client
         self._session = session
-        self._notes: list[str] = []
+        self._notes: list[Note] = []
 
     def __repr__(self) -> str:
         return f"<Job {one_line(self.status())}>"
@@ -91,8 +82,8 @@ class Job:
 
     def _start_session(self) -> Session:
         if self._session is None:
-            client = self._client or make_client(self._base_url or self._settings.base_url)
-            self._session = Session.start(self._store, client)
+            self._client = self._client or make_client(self._base_url or self._settings.base_url)
+            self._session = Session.start(self._store, self._client)
         account, theirs = self._record.account, self._session.account
         if account != theirs:
             name = self._store.ledger.account_name
@@ -125,7 +116,7 @@ class Job:
         except ApiError as error:
             if not is_passing(error):
                 raise
-            self._notes = [f"{error} Trying again."]
+            self._notes = [Note(f"{error} Trying again.")]
         return self.status()
 
     def wait(
@@ -169,7 +160,7 @@ class Job:
 
         Before the end the rows without a result have null in `result_type`.
         """
-        schema = output_schema(self._store, self._record, prefix=self._settings.prefix)
+        schema = output_schema(self._store, self._record)
         return pa.Table.from_batches(output_batches(self._store, self._record, schema), schema)
 
     def to_pandas(self, **options: Any) -> "pd.DataFrame":  # noqa: ANN401  what pyarrow.Table.to_pandas takes
@@ -178,12 +169,79 @@ class Job:
         return frame
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the same as Parquet or CSV, by suffix, in flat memory; the file appears whole or not at all.
+        """Write the same as Parquet or CSV, by suffix, in flat memory; it appears whole or not at all.
+
+        A path that ends with a slash, or a folder, becomes a folder of Parquet files of at most 1,000,000 rows and
+        about 256 MB each.
 
         Raises:
             OutputError: The suffix is unknown, or the place cannot be written.
         """
-        return write(self._store, self._record, path, prefix=self._settings.prefix)
+        return write(self._store, self._record, path)
+
+    def failed(self) -> "pd.DataFrame":
+        """Return the rows without an answer: their columns and errors, labeled as in `to_pandas`.
+
+        Rows with a blank prompt are not among them; before the end, nor are those that may still be answered.
+        """
+        record = self._record
+        picked = pick(self._store, record, "failed")
+        frame: pd.DataFrame = picked.table.to_pandas()
+        return frame.set_axis(labels(self._store, record)[picked.positions], axis="index")
+
+    def pick(self, which: Which) -> Picked:
+        """Return the "failed" rows, or those whose answer was "truncated" at `max_tokens`, without pandas."""
+        return pick(self._store, self._record, which)
+
+    def estimate_again(self, rows: Rows, *, salt: str | None = None, exact: int | None = None) -> "Estimate":
+        """Estimate what `ask_again` of the same rows would cost; it sends nothing.
+
+        Raises:
+            InputError: There are no such rows.
+        """
+        return self._again(rows, salt=salt).estimate(exact=exact, base_url=self._base_url, client=self._client)
+
+    def ask_again(
+        self,
+        rows: Rows,
+        *,
+        max_cost_usd: float | None = None,
+        salt: str | None = None,
+        name: str | None = None,
+        preflight: bool = True,
+    ) -> "Job":
+        """Ask chosen rows afresh, in a job of their own, and pay for them again; this job keeps its answers.
+
+        The same rows of the same job are the same new job, which is not paid for twice. To have only the rows
+        without an answer asked again in place, `resume`.
+
+        Args:
+            rows: Positions in the input, from 0; truth values for all rows; or a DataFrame or its index, as `failed`
+                returns it, or a filter of `to_pandas`. The new job has them in the order of the input.
+            max_cost_usd: Dollars that the new job may cost; see `estimate_again`.
+            salt: Any text; another one asks the same rows once more.
+            name: What to call the new job in lists.
+            preflight: Show the first request to the free `count_tokens` endpoint before anything is sent.
+
+        Raises:
+            InputError: There are no such rows, or they are expected to cost more.
+            AccountError: The job belongs to another account than the client's.
+        """
+        again = self._again(rows, salt=salt, max_cost_usd=max_cost_usd)
+        session = self._start_session()
+        client = self._client
+        assert client is not None  # noqa: S101 - a session has one
+        job_id = again.start(session, client, name=name, preflight=preflight)
+        job = Job(self._store, job_id, base_url=self._base_url, client=client, session=session)
+        job.advance()
+        return job
+
+    def _again(self, rows: Rows, *, salt: str | None, max_cost_usd: float | None = None) -> "Again":
+        from claude_pipeline.again import Again  # noqa: PLC0415 - what estimates is loaded by those who need it
+
+        record = self._record
+        chosen = choose(rows, count=record.rows, index=lambda: labels(self._store, record))
+        return Again.of(self._store, record, chosen, salt=salt, max_cost_usd=max_cost_usd)
 
     def cancel(self) -> Status:
         """Cancel what only this job waits for. Requests already answered stay answered, and billed."""
@@ -212,7 +270,7 @@ def open_job(
         UnknownJobError: There is no such job; names the nearest.
     """
     path = find_store(store)
-    opened = _existing(path)
+    opened = existing_store(path)
     if opened is None or opened.ledger.job(job_id) is None:
         known = [job.job_id for job in opened.ledger.jobs()] if opened else []
         raise UnknownJobError(job_id, store=str(path), known=known)
@@ -221,75 +279,18 @@ def open_job(
 
 def list_jobs(*, store: StorePath = None) -> list[Status]:
     """List a store's jobs, the one submitted last at the end."""
-    opened = _existing(find_store(store))
+    opened = existing_store(find_store(store))
     return [report(opened, job) for job in opened.ledger.jobs()] if opened else []
 
 
-def advance(*, store: StorePath = None, base_url: str | None = None, client: "Anthropic | None" = None) -> list[Status]:
-    """Advance every open job of a store that belongs to the client's account; return how they stand.
+def set_budget(max_cost_usd: float | None, *, store: StorePath = None) -> None:
+    """Limit what a store may cost each account in dollars, from its first batch on; None lifts the limit.
+
+    What could cost more waits until earlier batches have turned out cheaper, or blocks its job.
 
     Raises:
-        ApiError: The API refuses the credentials.
+        InputError: It is no amount.
     """
-    return _over_open_jobs(Advance.run, store, base_url, client)
-
-
-def poll(*, store: StorePath = None, base_url: str | None = None, client: "Anthropic | None" = None) -> list[Status]:
-    """Ask the API how the running batches of a store stand, with list calls alone; return how its open jobs do.
-
-    Raises:
-        ApiError: The API refuses the credentials; what is passing stands in the `reason` of a status instead.
-    """
-    return _over_open_jobs(Advance.poll, store, base_url, client)
-
-
-def _over_open_jobs(
-    step: Callable[[Advance], None], store: StorePath, base_url: str | None, client: "Anthropic | None"
-) -> list[Status]:
-    opened = _existing(find_store(store))
-    if opened is None:
-        return []
-    jobs = opened.ledger.jobs(OPEN_JOBS)
-    places = {job.job_id: base_url or Settings.of(job).base_url for job in jobs}
-    seen = {place: _Look(step, opened, place, client) for place in set(places.values())}
-    if errors := [look.error for look in seen.values() if look.error]:
-        raise errors[0]
-    records = [opened.ledger.job(job_id) for job_id in places]
-    return [report(opened, record, notes=seen[places[record.job_id]].notes_on(record)) for record in records if record]
-
-
-class _Look:
-    """A step taken at one place as one client's account; what fails there keeps no other place waiting."""
-
-    def __init__(
-        self, step: Callable[[Advance], None], store: Store, place: str | None, client: "Anthropic | None"
-    ) -> None:
-        self.error: PipelineError | None = None
-        self._store = store
-        self._account: int | None = None
-        self._notes: list[str] = []
-        try:
-            self._take(step, client or make_client(place))
-        except PipelineError as error:
-            if isinstance(error, ApiError) and is_passing(error):
-                self._notes = [f"{error} Trying again."]
-            else:
-                self.error = error
-
-    def _take(self, step: Callable[[Advance], None], client: "Anthropic") -> None:
-        session = Session.start(self._store, client)
-        self._account = session.account
-        taken = Advance(self._store, session.api, session.account, session.owner)
-        self._notes = taken.notes
-        step(taken)
-
-    def notes_on(self, job: JobRecord) -> list[str]:
-        """Say what could not be done for a job; of another account's, whose it is."""
-        if self._account in {None, job.account}:
-            return self._notes
-        name = self._store.ledger.account_name
-        return [str(AccountError(job.job_id, account=name(job.account), client_account=name(self._account or 0)))]
-
-
-def _existing(path: Path) -> Store | None:
-    return Store(path) if (path / "ledger.sqlite").exists() else None
+    if max_cost_usd is not None and not 0 < max_cost_usd < inf:
+        raise InputError(f"The budget is {max_cost_usd}. Give dollars, such as 25, or None for no limit.")
+    Store(find_store(store)).ledger.limit_cost(max_cost_usd)

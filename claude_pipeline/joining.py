@@ -14,46 +14,40 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from claude_pipeline.arrays import bool_array, int64_array, make_array, repeated, to_int64
+from claude_pipeline.arrays import bool_array, int64_array, repeated, to_int64
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import JobRecord, Shard
-from claude_pipeline.results import MISSING_MESSAGE, RESULT_FIELDS
-from claude_pipeline.shards import Members, Rows
+from claude_pipeline.shards import Rows
 from claude_pipeline.store import Store, open_parquet, row_bytes, rows_within
+from claude_pipeline.walking import ANSWER_SCHEMA, Piece, Walk, nulls, open_walk
 
-ANSWER_SCHEMA = pa.schema(
-    [
-        pa.field("custom_id", pa.string()),
-        *RESULT_FIELDS,
-        pa.field("batch_id", pa.string()),
-        pa.field("attempts", pa.int64()),
-    ]
-)
-_RESULT_COLUMNS = [field.name for field in RESULT_FIELDS]
 _STEP_BYTES = 4_000_000
 _BUCKETS = 1024
 _BUCKET_BYTES = 16_000_000
 _LOCATED = np.dtype([("row", "<i8"), ("position", "<i8"), ("address", f"V{ID_BYTES}")])
 
 
-def join(store: Store, job: JobRecord) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """Yield the input in batches, each with the answers of its rows; null where there is none yet."""
+def join(
+    store: Store, job: JobRecord, *, schema: pa.Schema = ANSWER_SCHEMA
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Yield the input in batches, each with the answers of its rows; null where there is none yet.
+
+    With `LINE_SCHEMA` the line that an answer came in comes along, unless the store keeps none.
+    """
     with ExitStack() as stack:
         source = stack.enter_context(open_parquet(store.input_path(job.job_id)))
-        own = stack.enter_context(closing(_OwnAnswers(store, job)))
+        own = stack.enter_context(closing(_OwnAnswers(store, job, schema)))
         step = rows_within(row_bytes(source) + own.row_bytes, size=_STEP_BYTES)
-        elsewhere = stack.enter_context(_elsewhere(store, job, rows_within(own.row_bytes or 1, size=_BUCKET_BYTES)))
+        rows_a_bucket = rows_within(own.row_bytes or 1, size=_BUCKET_BYTES)
+        elsewhere = stack.enter_context(_elsewhere(store, job, schema, rows_a_bucket))
         first = 0
         for batch in source.iter_batches(batch_size=step):
             stop = first + batch.num_rows
-            yield batch, _overlay([*own.until(stop), *elsewhere.between(first, stop)], first, stop)
+            yield batch, _overlay([*own.until(stop), *elsewhere.between(first, stop)], first, stop, schema)
             first = stop
 
 
-_Piece = tuple[Rows, pa.RecordBatch]
-
-
-def _overlay(pieces: list[_Piece], first: int, stop: int) -> pa.RecordBatch:
+def _overlay(pieces: list[Piece], first: int, stop: int, schema: pa.Schema) -> pa.RecordBatch:
     """Bring answers into the order of rows; where two pieces know a row, the later one does."""
     if len(pieces) == 1 and np.array_equal(pieces[0][0], np.arange(first, stop)):
         return pieces[0][1]
@@ -64,29 +58,26 @@ def _overlay(pieces: list[_Piece], first: int, stop: int) -> pa.RecordBatch:
         at += answers.num_rows
     indices = int64_array(chosen, valid=chosen >= 0)
     if not pieces:
-        return _nulls(len(indices))
+        return nulls(len(indices), schema)
     return pa.concat_batches([answers for _, answers in pieces]).take(indices)
-
-
-def _nulls(length: int) -> pa.RecordBatch:
-    return pa.record_batch([pa.nulls(length, field.type) for field in ANSWER_SCHEMA], schema=ANSWER_SCHEMA)
 
 
 class _OwnAnswers:
     """The answers of a job's own shards, each open only while the walk passes its rows."""
 
-    def __init__(self, store: Store, job: JobRecord) -> None:
-        self._store = store
+    def __init__(self, store: Store, job: JobRecord, schema: pa.Schema) -> None:
+        self._store, self._schema = store, schema
         self._ahead = sorted(store.ledger.own_shards(job.job_id), key=lambda shard: shard.first_row, reverse=True)
-        self._open: dict[int, tuple[int, _Walk, ExitStack]] = {}
-        self.row_bytes = max((_result_bytes(store, shard) for shard in self._ahead), default=0)
+        self._open: dict[int, tuple[int, Walk, ExitStack]] = {}
+        self.row_bytes = max((_result_bytes(store, shard, schema) for shard in self._ahead), default=0)
 
-    def until(self, stop: int) -> list[_Piece]:
+    def until(self, stop: int) -> list[Piece]:
         """Hand out the answers of the rows before `stop`, those of later shards last."""
         while self._ahead and self._ahead[-1].first_row < stop:
             shard = self._ahead.pop()
             stack = ExitStack()
-            self._open[shard.shard] = shard.last_row, stack.enter_context(_walk(self._store, shard)), stack
+            walk = stack.enter_context(open_walk(self._store, shard, self._schema))
+            self._open[shard.shard] = shard.last_row, walk, stack
         pieces = [self._open[number][1].until(stop) for number in sorted(self._open)]
         for number in [number for number, (last_row, _, _) in self._open.items() if last_row < stop]:
             self._open.pop(number)[2].close()
@@ -98,103 +89,21 @@ class _OwnAnswers:
             stack.close()
 
 
-def _result_bytes(store: Store, shard: Shard) -> int:
-    with _walk(store, shard) as walk:
+def _result_bytes(store: Store, shard: Shard, schema: pa.Schema) -> int:
+    with open_walk(store, shard, schema) as walk:
         return walk.row_bytes
-
-
-class _Walk:
-    """A shard's answers, handed out in the order of its rows."""
-
-    def __init__(self, shard: Shard, members: Members, file: pq.ParquetFile | None) -> None:
-        self._shard, self._members = shard, members
-        self.row_bytes = row_bytes(file, set(_RESULT_COLUMNS)) if file else 1
-        size = rows_within(self.row_bytes)
-        self._batches = file.iter_batches(batch_size=size, columns=_RESULT_COLUMNS) if file else iter(())
-        self._rest: pa.RecordBatch | None = None
-        self._at = 0
-
-    def until(self, stop: int) -> _Piece | None:
-        """Hand out the answers of the rows before `stop` that were not handed out yet."""
-        end = int(np.searchsorted(self._members.rows, stop))
-        start, self._at = self._at, max(self._at, end)
-        if end <= start:
-            return None
-        addresses = self._members.addresses[start * ID_BYTES : end * ID_BYTES]
-        results = self._read(end - start)
-        return self._members.rows[start:end], answers(addresses, results, self._shard, count=end - start)
-
-    def positions(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield the results in batches, each with the position of its first."""
-        at = 0
-        for batch in self._batches:
-            yield at, batch
-            at += batch.num_rows
-
-    def _read(self, count: int) -> pa.RecordBatch | None:
-        parts = []
-        while count:
-            batch = self._rest if self._rest is not None else next(self._batches, None)
-            if batch is None:
-                return None
-            parts.append(batch[:count])
-            self._rest = batch[count:] if batch.num_rows > count else None
-            count -= parts[-1].num_rows
-        return pa.concat_batches(parts)
-
-
-@contextmanager
-def _walk(store: Store, shard: Shard) -> Iterator[_Walk]:
-    path = store.results_path(shard.batch_id or "")
-    with ExitStack() as stack:
-        file = stack.enter_context(open_parquet(path)) if _has_results(shard) else None
-        yield _Walk(shard, store.ledger.members(shard.shard), file)
-
-
-def _has_results(shard: Shard) -> bool:
-    return shard.state == "collected" and shard.batch_id is not None and shard.reason is None
-
-
-def answers(addresses: bytes, results: pa.RecordBatch | None, shard: Shard, *, count: int) -> pa.RecordBatch:
-    """Put the columns of an answer together; without results they say no more than who is asked, or what is gone."""
-    if results is None:
-        known: dict[str, object] = {}
-        if shard.state == "collected" and shard.batch_id is not None:
-            known = {"result_type": "errored", "cost_usd": 0.0, "error_type": "gone", "error_message": shard.reason}
-            known |= {"batch_id": shard.batch_id, "attempts": shard.attempt}
-        columns = [repeated(known.get(field.name), field.type, count) for field in ANSWER_SCHEMA]
-        return pa.record_batch([_hex(addresses), *columns[1:]], schema=ANSWER_SCHEMA)
-    batch_ids = repeated(shard.batch_id, pa.string(), count)
-    attempts = repeated(shard.attempt, pa.int64(), count)
-    marked = _mark_missing(results, shard) if shard.missing_from else results
-    return pa.record_batch([_hex(addresses), *marked.columns, batch_ids, attempts], schema=ANSWER_SCHEMA)
-
-
-def _mark_missing(results: pa.RecordBatch, shard: Shard) -> pa.RecordBatch:
-    """Say of rows that were asked again why, beside what they came to."""
-    at = results.schema.get_field_index("error_message")
-    mark = MISSING_MESSAGE.format(batch_ids=shard.missing_from)
-    words = [f"{message} {mark}" if message else mark for message in results.column(at).to_pylist()]
-    return results.set_column(at, "error_message", make_array(words, pa.string()))
-
-
-def _hex(addresses: bytes) -> pa.Array:
-    width = 2 * ID_BYTES
-    offsets = np.arange(0, len(addresses) * 2 + 1, width, dtype=np.int32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(addresses.hex().encode())]
-    return pa.StringArray.from_buffers(len(offsets) - 1, buffers[1], buffers[2])
 
 
 class _Elsewhere:
     """Answers of rows that no shard of the job asks for, in files by ranges of rows."""
 
-    def __init__(self, folder: Path, rows_a_bucket: int) -> None:
-        self._folder, self._rows_a_bucket = folder, rows_a_bucket
-        self._loaded: tuple[int, _Piece] | None = None
+    def __init__(self, folder: Path, rows_a_bucket: int, schema: pa.Schema) -> None:
+        self._folder, self._rows_a_bucket, self.schema = folder, rows_a_bucket, schema
+        self._loaded: tuple[int, Piece] | None = None
 
     def add(self, rows: Rows, answers: pa.RecordBatch) -> None:
         """Keep answers in the files of their rows."""
-        schema = answers.schema.insert(0, pa.field("row", pa.int64()))
+        schema = self.schema.insert(0, pa.field("row", pa.int64()))
         buckets = rows // self._rows_a_bucket
         for bucket in np.unique(buckets).tolist():
             mine = np.flatnonzero(buckets == bucket)
@@ -202,7 +111,7 @@ class _Elsewhere:
             with self._path(bucket).open("ab") as file, pa.ipc.new_stream(file, schema) as stream:
                 stream.write_batch(pa.record_batch([int64_array(rows[mine]), *some.columns], schema=schema))
 
-    def between(self, first: int, stop: int) -> Iterator[_Piece]:
+    def between(self, first: int, stop: int) -> Iterator[Piece]:
         """Yield the answers of the rows from `first` to before `stop`."""
         for bucket in range(first // self._rows_a_bucket, (stop - 1) // self._rows_a_bucket + 1):
             rows, answers = self._load(bucket)
@@ -212,17 +121,17 @@ class _Elsewhere:
             elif inside.any():
                 yield rows[inside], answers.filter(bool_array(inside))
 
-    def _load(self, bucket: int) -> _Piece:
+    def _load(self, bucket: int) -> Piece:
         if self._loaded is None or self._loaded[0] != bucket:
             self._loaded = None
-            self._loaded = bucket, _read_streams(self._path(bucket))
+            self._loaded = bucket, _read_streams(self._path(bucket), self.schema)
         return self._loaded[1]
 
     def _path(self, bucket: int) -> Path:
         return self._folder / f"rows-{bucket}.arrows"
 
 
-def _read_streams(path: Path) -> _Piece:
+def _read_streams(path: Path, schema: pa.Schema) -> Piece:
     batches = []
     if path.exists():
         with path.open("rb") as file:
@@ -231,15 +140,15 @@ def _read_streams(path: Path) -> _Piece:
                 with pa.ipc.open_stream(file) as stream:
                     batches += list(stream)
     if not batches:
-        return np.empty(0, dtype=np.int64), _nulls(0)
+        return np.empty(0, dtype=np.int64), nulls(0, schema)
     whole = pa.concat_batches(batches)
-    return to_int64(whole.column(0)), pa.record_batch(whole.columns[1:], schema=ANSWER_SCHEMA)
+    return to_int64(whole.column(0)), pa.record_batch(whole.columns[1:], schema=schema)
 
 
 @contextmanager
-def _elsewhere(store: Store, job: JobRecord, rows_a_bucket: int) -> Iterator[_Elsewhere]:
+def _elsewhere(store: Store, job: JobRecord, schema: pa.Schema, rows_a_bucket: int) -> Iterator[_Elsewhere]:
     with store.spool_folder() as folder:
-        found = _Elsewhere(folder, max(rows_a_bucket, -(-job.rows // _BUCKETS)))
+        found = _Elsewhere(folder, max(rows_a_bucket, -(-job.rows // _BUCKETS)), schema)
         path = store.foreign_path(job.job_id)
         if path.exists():
             for shard in _locate(store, job, path, folder, found):
@@ -272,32 +181,31 @@ def _locate(store: Store, job: JobRecord, path: Path, folder: Path, found: _Else
 
 
 def _add_unsendable(errors: pa.RecordBatch, rows: Rows, found: _Elsewhere) -> None:
-    empty = _nulls(len(rows))
+    empty = nulls(len(rows), found.schema)
     columns = {name: errors.column(name) for name in ("error_type", "error_message")}
-    arrays = [columns.get(field.name, empty.column(field.name)) for field in ANSWER_SCHEMA]
-    found.add(rows, pa.record_batch(arrays, schema=ANSWER_SCHEMA))
+    arrays = [columns.get(field.name, empty.column(field.name)) for field in found.schema]
+    found.add(rows, pa.record_batch(arrays, schema=found.schema))
 
 
 def _bring(store: Store, shard: Shard, folder: Path, found: _Elsewhere) -> None:
     """Second pass: walk a shard's results, and put the answers that are wanted into the files of their rows."""
     located = np.fromfile(folder / f"shard-{shard.shard}", dtype=_LOCATED)
     located = located[np.argsort(located["position"], kind="stable")]
-    with _walk(store, shard) as walk:
+    with open_walk(store, shard, found.schema) as walk:
         none = True
         for first, batch in walk.positions():
             none = False
             low, high = np.searchsorted(located["position"], [first, first + batch.num_rows])
             some = located[low:high]
             if len(some):
-                found.add(
-                    some["row"], _free(_answers_of(some, batch.take(int64_array(some["position"] - first)), shard))
-                )
+                results = batch.take(int64_array(some["position"] - first))
+                found.add(some["row"], _free(_answers_of(some, results, walk)))
         if none:
-            found.add(located["row"], _answers_of(located, None, shard))
+            found.add(located["row"], _answers_of(located, None, walk))
 
 
-def _answers_of(located: npt.NDArray[np.void], results: pa.RecordBatch | None, shard: Shard) -> pa.RecordBatch:
-    return answers(located["address"].tobytes(), results, shard, count=len(located))
+def _answers_of(located: npt.NDArray[np.void], results: pa.RecordBatch | None, walk: Walk) -> pa.RecordBatch:
+    return walk.answers(located["address"].tobytes(), results, count=len(located))
 
 
 def _free(answers: pa.RecordBatch) -> pa.RecordBatch:

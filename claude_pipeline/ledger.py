@@ -1,25 +1,17 @@
-"""The durable record: jobs, the shards they wait for, and who claims which request.
+"""The durable record: jobs, the shards they wait for, who claims which request, and who works on what.
 
-Every change of state is a compare-and-set in one transaction, so that a sensor, a notebook, cron and a shell may
-all work on one store at once, and any of them may die anywhere.
+A sensor, a notebook, cron and a shell may all work on one store at once, and any of them may die anywhere: a request
+has one claim, and a shard or a planning one owner at a time.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import fields
-from pathlib import Path
 
-import msgspec
-import numpy as np
-
-from claude_pipeline.database import Database, assignments, conditions, marks
+from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.records import (
     FAILED,
-    OPEN_JOBS,
     PLANNED,
     PLANNING,
-    QUEUED,
     SUBMITTING,
     UPLOADING,
     WANTING_JOBS,
@@ -29,90 +21,14 @@ from claude_pipeline.records import (
     ShardState,
 )
 from claude_pipeline.shards import Members
-from claude_pipeline.status import JobState
+from claude_pipeline.states import States
 
 _TALLIES = {number: tally for tally, number in FAILED.items()}
 _LOOKUP = 10_000
 
-_JOB = ", ".join(f"jobs.{field.name}" for field in fields(JobRecord))
-_SHARD = ", ".join(f"shards.{field.name}" for field in fields(Shard))
 
-
-class Ledger:
+class Ledger(States):
     """The record of one store."""
-
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path)
-        self.now = self._database.now
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Run what the body does as one transaction."""
-        return self._database.transaction()
-
-    # Accounts and jobs
-
-    def account(self, name: str) -> int:
-        """Return an account's number, the same for ever."""
-        with self.transaction():
-            self._database.run("INSERT INTO accounts (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-            ((account,),) = self._database.rows("SELECT account FROM accounts WHERE name = ?", (name,))
-        return int(account)
-
-    def account_name(self, account: int) -> str:
-        """Return what an account was learned as."""
-        ((name,),) = self._database.rows("SELECT name FROM accounts WHERE account = ?", (account,))
-        return str(name)
-
-    def begin_poll(self, account: int, *, unless_within: float) -> bool:
-        """Note that an account's batches are looked at now, unless anybody has done so in the last so many seconds."""
-        now = self.now()
-        # A time to come is of a clock that was wrong, and says nothing.
-        sql = "UPDATE accounts SET polled_at = ? WHERE account = ? AND NOT (polled_at > ? AND polled_at <= ?)"
-        return self._database.run(sql, (now, account, now - unless_within, now)) == 1
-
-    def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
-        """Open a job that is still to be planned; one that exists takes the new settings and the time."""
-        with self.transaction():
-            now = self.now()
-            self._database.run(
-                "INSERT INTO jobs (job_id, account, name, state, settings, rows, created_at, submitted_at)"
-                " VALUES (?, ?, ?, 'planning', ?, ?, ?, ?)"
-                " ON CONFLICT (job_id) DO UPDATE"
-                " SET settings = excluded.settings, submitted_at = excluded.submitted_at",
-                (job_id, account, name, msgspec.json.encode(settings).decode(), rows, now, now),
-            )
-
-    def job(self, job_id: str) -> JobRecord | None:
-        """Return a job, or None."""
-        rows = self._database.rows(f"SELECT {_JOB} FROM jobs WHERE job_id = ?", (job_id,))
-        return JobRecord(*rows[0]) if rows else None
-
-    def jobs(self, states: Collection[JobState] | None = None, *, account: int | None = None) -> list[JobRecord]:
-        """List jobs, the one submitted last at the end."""
-        where, parameters = conditions(states, account)
-        rows = self._database.rows(f"SELECT {_JOB} FROM jobs{where} ORDER BY submitted_at, job_id", parameters)
-        return [JobRecord(*row) for row in rows]
-
-    def move_job(
-        self, job_id: str, states: Collection[JobState], *, owned_by: str | None = None, **changes: object
-    ) -> bool:
-        """Change a job in one of these states (and held by this owner, if one is given); tell whether it was."""
-        held, owner = _held_by(owned_by)
-        sql = f"UPDATE jobs SET {assignments(changes)} WHERE job_id = ? AND state IN ({marks(states)}){held}"
-        with self.transaction():
-            return self._database.run(sql, (*changes.values(), job_id, *states, *owner)) == 1
-
-    def lease_job(self, job_id: str, *, owner: str) -> bool:
-        """Take the planning of a job, unless a live owner has it."""
-        with self.transaction():
-            job = self.job(job_id)
-            if job is None or job.state != "planning" or self._is_held(job.owner, job.lease_until):
-                return False
-            return self.move_job(job_id, PLANNING, owner=owner, lease_until=self.now() + LEASE_SECONDS)
-
-    def renew_job(self, job_id: str, *, owner: str) -> bool:
-        """Hold a job that is being planned for another minute; tell whether it is still this owner's."""
-        return self.move_job(job_id, PLANNING, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
 
     # Claims
 
@@ -172,7 +88,9 @@ class Ledger:
     def _keep_won(self, account: int, shard: int, members: Members) -> Members:
         claims = self.claims(account, members.split())
         won = [i for i, address in enumerate(members.split()) if claims[address].shard == shard]
-        kept = members.pick(won)
+        return self._shrink(account, shard, members.pick(won))
+
+    def _shrink(self, account: int, shard: int, kept: Members) -> Members:
         self._database.run_many(
             "UPDATE claims SET position = ? WHERE account = ? AND address = ?",
             [(i, account, address) for i, address in enumerate(kept.split())],
@@ -187,113 +105,6 @@ class Ledger:
     def _delete_shard(self, shard: int) -> None:
         for table in ("members", "job_shards", "shards"):
             self._database.run(f"DELETE FROM {table} WHERE shard = ?", (shard,))
-
-    # Shards
-
-    def shard(self, shard: int) -> Shard:
-        """Return a shard."""
-        if found := self._find(shard):
-            return found
-        raise LookupError(shard)
-
-    def _find(self, shard: int) -> Shard | None:
-        rows = self._database.rows(f"SELECT {_SHARD} FROM shards WHERE shard = ?", (shard,))
-        return Shard(*rows[0]) if rows else None
-
-    def members(self, shard: int) -> Members:
-        """Return which requests a shard holds."""
-        ((addresses, rows),) = self._database.rows("SELECT addresses, rows FROM members WHERE shard = ?", (shard,))
-        return Members(addresses, np.frombuffer(rows, dtype=np.int64))
-
-    def shards(self, account: int, states: Collection[ShardState], *, job_id: str | None = None) -> list[Shard]:
-        """List an account's shards in these states; of those, only what a job waits for if one is given."""
-        where, parameters = conditions(states, account)
-        if job_id is not None:
-            where += " AND shard IN (SELECT shard FROM job_shards WHERE job_id = ?)"
-            parameters += (job_id,)
-        rows = self._database.rows(f"SELECT {_SHARD} FROM shards{where} ORDER BY shard", parameters)
-        return [Shard(*row) for row in rows]
-
-    def own_shards(self, job_id: str) -> list[Shard]:
-        """List the shards that a job planned."""
-        rows = self._database.rows(f"SELECT {_SHARD} FROM shards WHERE job_id = ? ORDER BY shard", (job_id,))
-        return [Shard(*row) for row in rows]
-
-    def awaited_shards(self, job_id: str) -> list[Shard]:
-        """List the shards that a job waits for, its own and others'."""
-        sql = f"SELECT {_SHARD} FROM shards JOIN job_shards USING (shard) WHERE job_shards.job_id = ? ORDER BY shard"
-        return [Shard(*row) for row in self._database.rows(sql, (job_id,))]
-
-    def waiting_jobs(self, shard: int, states: Collection[JobState] = OPEN_JOBS) -> list[JobRecord]:
-        """List the jobs in these states that wait for a shard."""
-        sql = (
-            f"SELECT {_JOB} FROM jobs JOIN job_shards USING (job_id)"
-            f" WHERE job_shards.shard = ? AND jobs.state IN ({marks(states)}) ORDER BY jobs.created_at"
-        )
-        return [JobRecord(*row) for row in self._database.rows(sql, (shard, *states))]
-
-    def batch_ids(self) -> set[str]:
-        """Return every batch that the ledger knows."""
-        return {batch for (batch,) in self._database.rows("SELECT batch_id FROM shards WHERE batch_id IS NOT NULL")}
-
-    def move(
-        self, shard: int, states: Collection[ShardState], *, owned_by: str | None = None, **changes: object
-    ) -> bool:
-        """Change a shard in one of these states (and held by this owner, if one is given); tell whether it was."""
-        held, owner = _held_by(owned_by)
-        sql = f"UPDATE shards SET {assignments(changes)} WHERE shard = ? AND state IN ({marks(states)}){held}"
-        with self.transaction():
-            moved = self._database.run(sql, (*changes.values(), shard, *states, *owner)) == 1
-            if moved and "state" in changes:
-                self._count_change(shard)
-        return moved
-
-    def move_doubtful(self, shard: Shard, **changes: object) -> bool:
-        """Change a shard that is `submitting`, unless it was sent anew or its owner lives; tell whether it was."""
-        with self.transaction():
-            current = self._find(shard.shard)
-            if current is None or current.submitting_at != shard.submitting_at or not self.is_abandoned(current):
-                return False
-            return self.move(shard.shard, SUBMITTING, owned_by=None, **changes)
-
-    def _count_change(self, shard: int) -> None:
-        self._database.run(
-            "UPDATE jobs SET changes = changes + 1 WHERE job_id IN (SELECT job_id FROM job_shards WHERE shard = ?)",
-            (shard,),
-        )
-
-    def lease(self, shard: Shard, *, owner: str, to: ShardState) -> bool:
-        """Take a shard for an upload or a collection, unless a live owner has it or it moved on."""
-        with self.transaction():
-            current = self._find(shard.shard)
-            if current is None or not _is_as_seen(shard, current) or not self.is_abandoned(current):
-                return False
-            until = self.now() + LEASE_SECONDS
-            return self.move(shard.shard, (shard.state,), state=to, owner=owner, lease_until=until)
-
-    def take_back(self, shard: Shard) -> bool:
-        """Plan a shard again whose owner is gone before its last chunk left, unless another one has it by now."""
-        with self.transaction():
-            current = self._find(shard.shard)
-            if current is None or not self.is_abandoned(current):
-                return False
-            return self.move(shard.shard, UPLOADING, state="planned", owner=None)
-
-    def renew(self, shard: int, *, owner: str) -> bool:
-        """Hold a leased shard for another minute."""
-        states: tuple[ShardState, ...] = ("uploading", "submitting", "ended")
-        return self.move(shard, states, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
-
-    def is_abandoned(self, shard: Shard) -> bool:
-        """Tell whether nobody alive works on a shard."""
-        return not self._is_held(shard.owner, shard.lease_until)
-
-    def _is_held(self, owner: str | None, lease_until: float | None) -> bool:
-        return owner is not None and (lease_until or 0) > self.now() and not is_dead(owner)
-
-    def queued_requests(self, account: int) -> int:
-        """Count the requests of an account that are sent or being sent, and have not ended."""
-        return sum(shard.requests for shard in self.shards(account, QUEUED))
 
     def cancel_planned(self, shard: int) -> bool:
         """Give up a planned shard that no job wants: whoever asks for its requests may claim them; tell if it was one.
@@ -335,28 +146,92 @@ class Ledger:
         )
         return retry
 
-    def split(self, shard: Shard) -> None:
-        """Halve a planned shard of two requests or more; both halves keep its waiters."""
+    def split(self, shard: Shard, *, at: int | None = None) -> int | None:
+        """Cut a planned shard in two, in the middle if nothing else is said; both keep its waiters.
+
+        Returns the number of the second one, or None if there are no two requests to part, or it has moved on.
+        """
         with self.transaction():
             current = self._find(shard.shard)
             if current is None or current.state != "planned" or current.requests < 2:  # noqa: PLR2004  two halves
-                return
+                return None
             members = self.members(shard.shard)
-            middle = len(members) // 2
-            self.split_off(shard, members, range(middle, len(members)), attempt=shard.attempt)
+            middle = len(members) // 2 if at is None else at
+            rest = self.split_off(shard, members, range(middle, len(members)), attempt=shard.attempt)
             kept = members.pick(range(middle))
             self._database.run(
                 "UPDATE members SET addresses = ?, rows = ? WHERE shard = ?",
                 (kept.addresses, kept.rows.tobytes(), shard.shard),
             )
             self.move(shard.shard, PLANNED, requests=middle, refusals=0)
+        return rest
+
+    def set_aside(self, shard: Shard, positions: Collection[int], *, owner: str, reason: str) -> None:
+        """Give up requests of a shard that cannot be sent, and plan the rest of it again."""
+        with self.transaction():
+            if not self.move(shard.shard, UPLOADING, owned_by=owner, state="planned", owner=None):
+                return
+            aside, members = shard.shard, self.members(shard.shard)
+            if rest := sorted(set(range(len(members))) - set(positions)):
+                aside = self.split_off(shard, members, sorted(positions), attempt=shard.attempt)
+                self._shrink(shard.account, shard.shard, members.pick(rest))
+            given_up = self.members(aside)
+            self.fail(self.shard(aside), given_up, dict.fromkeys(range(len(given_up)), "errored"))
+            self.move(aside, PLANNED, state="collected", errored=len(given_up), reason=reason)
+
+    # Leases
+
+    def lease_job(self, job_id: str, *, owner: str) -> bool:
+        """Take the planning of a job, unless a live owner has it."""
+        with self.transaction():
+            job = self.job(job_id)
+            if job is None or job.state != "planning" or self._is_held(job.owner, job.lease_until):
+                return False
+            return self.move_job(job_id, PLANNING, owner=owner, lease_until=self.now() + LEASE_SECONDS)
+
+    def renew_job(self, job_id: str, *, owner: str) -> bool:
+        """Hold a job that is being planned for another minute; tell whether it is still this owner's."""
+        return self.move_job(job_id, PLANNING, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
+
+    def lease(self, shard: Shard, *, owner: str, to: ShardState) -> bool:
+        """Take a shard for an upload or a collection, unless a live owner has it or it moved on."""
+        with self.transaction():
+            current = self._find(shard.shard)
+            if current is None or not _is_as_seen(shard, current) or not self.is_abandoned(current):
+                return False
+            until = self.now() + LEASE_SECONDS
+            return self.move(shard.shard, (shard.state,), state=to, owner=owner, lease_until=until)
+
+    def take_back(self, shard: Shard) -> bool:
+        """Plan a shard again whose owner is gone before its last chunk left, unless another one has it by now."""
+        with self.transaction():
+            current = self._find(shard.shard)
+            if current is None or not self.is_abandoned(current):
+                return False
+            return self.move(shard.shard, UPLOADING, state="planned", owner=None)
+
+    def move_doubtful(self, shard: Shard, **changes: object) -> bool:
+        """Change a shard that is `submitting`, unless it was sent anew or its owner lives; tell whether it was."""
+        with self.transaction():
+            current = self._find(shard.shard)
+            if current is None or current.submitting_at != shard.submitting_at or not self.is_abandoned(current):
+                return False
+            return self.move(shard.shard, SUBMITTING, owned_by=None, **changes)
+
+    def renew(self, shard: int, *, owner: str) -> bool:
+        """Hold a leased shard for another minute."""
+        states: tuple[ShardState, ...] = ("uploading", "submitting", "ended")
+        return self.move(shard, states, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
+
+    def is_abandoned(self, shard: Shard) -> bool:
+        """Tell whether nobody alive works on a shard."""
+        return not self._is_held(shard.owner, shard.lease_until)
+
+    def _is_held(self, owner: str | None, lease_until: float | None) -> bool:
+        return owner is not None and (lease_until or 0) > self.now() and not is_dead(owner)
 
 
 def _is_as_seen(seen: Shard, current: Shard) -> bool:
     """Tell whether a shard was neither moved, refused nor halved since it was looked at."""
     looked_at = (seen.state, seen.refusals, seen.requests)
     return looked_at == (current.state, current.refusals, current.requests)
-
-
-def _held_by(owner: str | None) -> tuple[str, tuple[str, ...]]:
-    return ("", ()) if owner is None else (" AND owner = ?", (owner,))

@@ -3,7 +3,8 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -12,11 +13,16 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import make_array
+from claude_pipeline.derived import PLAIN, AnswerOptions, Derived, mark_invalid
 from claude_pipeline.errors import InputError, OutputError
 from claude_pipeline.files import replacing
-from claude_pipeline.joining import ANSWER_SCHEMA, join
+from claude_pipeline.folders import check_folder, write_folder
+from claude_pipeline.joining import join
+from claude_pipeline.planning import Settings
+from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord
 from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.walking import ANSWER_SCHEMA, LINE_SCHEMA
 
 _ROW_GROUP_BYTES = 8_000_000
 
@@ -63,8 +69,13 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         OutputError: The suffix is unknown, or the place cannot be written.
     """
     target = Path(path).expanduser().absolute()
+    if _is_folder(path):
+        return check_folder(target)
     if target.suffix.lower() not in _WRITERS:
-        raise OutputError(f"Cannot tell the format of {path}: its suffix must be one of {', '.join(_WRITERS)}.")
+        raise OutputError(
+            f"Cannot tell the format of {path}: its suffix must be one of {', '.join(_WRITERS)}, "
+            "or a / at its end for a folder of Parquet files."
+        )
     if target.is_dir():
         raise OutputError(f"{path} is a folder. Name a file in it, such as {Path(path) / 'answers.parquet'}.")
     if not target.parent.is_dir():
@@ -74,13 +85,30 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def check_columns(schema: pa.Schema, *, prefix: str, source: str) -> None:
-    """Make sure that our columns do not hide the user's.
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder of files is meant: by a slash at the end, or because there is one."""
+    text = os.fspath(path)
+    return text.endswith(("/", os.sep)) or (
+        Path(text).expanduser().is_dir() and Path(text).suffix.lower() not in _WRITERS
+    )
+
+
+def check_columns(
+    schema: pa.Schema, form: RequestForm, *, prefix: str, source: str, answers: AnswerOptions = PLAIN
+) -> None:
+    """Make sure that our columns hide neither the user's nor each other.
 
     Raises:
-        InputError: A column has the name of one of ours.
+        InputError: A column, or a property of the output schema, has the name of one of ours.
     """
-    clashes = [name for name in output_names(prefix) if name in schema.names]
+    derived = [field.name for field in Derived(answers).fields]
+    doubled = [name for place, name in enumerate(derived) if name in ANSWER_SCHEMA.names or name in derived[:place]]
+    if doubled:
+        raise InputError(
+            f"output_schema has a property {doubled[0]!r}, which is the name of a column that answers come in. "
+            "Rename the property."
+        )
+    clashes = [name for name in [*_added(form, prefix), *(prefix + name for name in derived)] if name in schema.names]
     if clashes:
         raise InputError(
             f"{source} has a column {clashes[0]!r}, which is one that answers come in. "
@@ -88,38 +116,56 @@ def check_columns(schema: pa.Schema, *, prefix: str, source: str) -> None:
         )
 
 
-def output_names(prefix: str) -> list[str]:
-    """List the names of the columns that are added."""
-    return [prefix + name for name in ANSWER_SCHEMA.names]
+def _added(form: RequestForm, prefix: str) -> dict[str, pa.Field]:
+    """Name the columns that are added; each row's own model, where a column of that name says it, is not said twice."""
+    names = {prefix + field.name: field for field in ANSWER_SCHEMA}
+    if form.column_of("model") == f"{prefix}model":
+        del names[f"{prefix}model"]
+    return names
 
 
-def output_schema(store: Store, job: JobRecord, *, prefix: str) -> pa.Schema:
+def output_schema(store: Store, job: JobRecord) -> pa.Schema:
     """Return the schema of a job's answers: the input's columns, then ours."""
     with open_parquet(store.input_path(job.job_id)) as file:
         source = file.schema_arrow
-    ours = [field.with_name(name) for field, name in zip(ANSWER_SCHEMA, output_names(prefix), strict=True)]
-    return pa.schema([*source, *ours], metadata=source.metadata)
+    settings = Settings.of(job)
+    ours = [field.with_name(name) for name, field in _added(settings.form, settings.prefix).items()]
+    derived = [field.with_name(settings.prefix + field.name) for field in Derived(settings.answers).fields]
+    return pa.schema([*source, *ours, *derived], metadata=source.metadata)
 
 
 def output_batches(store: Store, job: JobRecord, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Yield a job's rows in input order, with their answers."""
-    for rows, answers in join(store, job):
-        yield pa.record_batch([*rows.columns, *answers.columns], schema=schema)
+    settings = Settings.of(job)
+    added = [field.name for field in _added(settings.form, settings.prefix).values()]
+    derived = Derived(settings.answers)
+    for rows, answers in join(store, job, schema=LINE_SCHEMA if derived.needs_lines else ANSWER_SCHEMA):
+        arrays, errors = derived.derive(answers)
+        known = mark_invalid(answers, errors).select(added)
+        yield pa.record_batch([*rows.columns, *known.columns, *arrays], schema=schema)
 
 
-def write(store: Store, job: JobRecord, path: str | os.PathLike[str], *, prefix: str) -> Path:
-    """Write a job's rows as Parquet or CSV, by suffix; the file appears whole or not at all.
+def write(store: Store, job: JobRecord, path: str | os.PathLike[str]) -> Path:
+    """Write a job's rows; see `write_rows`."""
+    schema = output_schema(store, job)
+    return write_rows(path, schema, output_batches(store, job, schema))
+
+
+def write_rows(path: str | os.PathLike[str], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Path:
+    """Write rows as Parquet or CSV, by suffix, or as a folder of Parquet files; it appears whole or not at all.
 
     Raises:
         OutputError: The suffix is unknown, or the place cannot be written.
     """
     target = check_output(path)
-    schema = output_schema(store, job, prefix=prefix)
+    if _is_folder(path):
+        write_folder(target, batches, open_part=partial(_ParquetWriter, schema=schema))
+        return target
     flat = _flat_schema(schema) if target.suffix.lower() == ".csv" else schema
     with replacing(target) as temporary:
         writer = _WRITERS[target.suffix.lower()](temporary, flat)
         try:
-            for batch in output_batches(store, job, schema):
+            for batch in batches:
                 writer.write_batch(batch if flat is schema else _flatten(batch, flat))
         finally:
             writer.close()

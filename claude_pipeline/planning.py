@@ -3,8 +3,9 @@
 Planning may be killed anywhere and started anew: what this job claimed already is recognised by its rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 
 import msgspec
 import numpy as np
@@ -12,12 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import make_record_batch
+from claude_pipeline.derived import PLAIN, AnswerOptions
+from claude_pipeline.errors import InputError
 from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.ledger import Ledger
-from claude_pipeline.prompts import ID_BYTES, Request, RequestForm, Unsendable
+from claude_pipeline.prompts import ID_BYTES, Request, RequestForm
 from claude_pipeline.records import PLANNING, Claim, JobRecord
-from claude_pipeline.shards import ShardBuilder
+from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder
+from claude_pipeline.status import Refusal
 from claude_pipeline.store import Store, read_batches
+from claude_pipeline.values import Unsendable
 
 FOREIGN_SCHEMA = pa.schema(
     [
@@ -28,6 +33,7 @@ FOREIGN_SCHEMA = pa.schema(
     ]
 )
 _WRITE_ROWS = 65_536
+_PORTION_BYTES = 8_000_000
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -37,6 +43,8 @@ class Limits(msgspec.Struct, frozen=True):
     max_batch_bytes: int
     max_queued_requests: int
     max_attempts: int
+    prime_cache: bool = False
+    max_cost_usd: float | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -49,11 +57,28 @@ class Settings(msgspec.Struct, frozen=True):
     prefix: str
     base_url: str | None
     limits: Limits
+    answers: AnswerOptions = PLAIN
 
     @classmethod
     def of(cls, job: JobRecord) -> "Settings":
         """Read the settings of a job."""
         return msgspec.json.decode(job.settings, type=cls)
+
+
+def check_limits(limits: Limits) -> None:
+    """Make sure that limits can be kept.
+
+    Raises:
+        InputError: One cannot; names it.
+    """
+    for name, most in (("max_batch_requests", MAX_REQUESTS), ("max_batch_bytes", MAX_BYTES)):
+        if not 1 <= getattr(limits, name) <= most:
+            raise InputError(f"{name} is {getattr(limits, name):,}. A Message Batch takes from 1 to {most:,}.")
+    for name in ("max_queued_requests", "max_attempts"):
+        if getattr(limits, name) < 1:
+            raise InputError(f"{name} is {getattr(limits, name):,}. It must be at least 1.")
+    if limits.max_cost_usd is not None and not 0 < limits.max_cost_usd < inf:
+        raise InputError(f"max_cost_usd is {limits.max_cost_usd}. Give dollars, such as max_cost_usd=25.")
 
 
 def has_room(queued: int, requests: int, job: JobRecord) -> bool:
@@ -74,7 +99,7 @@ def plan(store: Store, job: JobRecord, *, owner: str) -> None:
             ledger.move_job(job.job_id, PLANNING, owned_by=owner, owner=None)
 
 
-def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, int]:
+def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, object]:
     with _noting(store, job) as notes:
         planner = _Planner(store.ledger, job, notes, owner=owner)
         path = store.input_path(job.job_id)
@@ -83,7 +108,7 @@ def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, int]:
         planner.plan_shard()
         notes.write()
         planner.hold()
-    return planner.counts
+    return {**planner.counts, "refusals": planner.refusals()}
 
 
 class _Notes:
@@ -113,19 +138,35 @@ def _noting(store: Store, job: JobRecord) -> Iterator[_Notes]:
         yield _Notes(writer)
 
 
+def _portions(requests: Iterable[Request | Unsendable], first: int) -> Iterator[tuple[int, list[Request | Unsendable]]]:
+    """Yield requests of up to about 8 MB together, since files that rows name may be large, with their first row."""
+    portion: list[Request | Unsendable] = []
+    size = 0
+    for request in requests:
+        portion.append(request)
+        size += len(request.params) if isinstance(request, Request) else 0
+        if size >= _PORTION_BYTES:
+            yield first, portion
+            first, portion, size = first + len(portion), [], 0
+    yield first, portion
+
+
 class _Planner:
     """One walk over a job's input."""
 
     def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes, *, owner: str) -> None:
         settings = Settings.of(job)
         self._form, self._id_column = settings.form, settings.id_column
-        self.columns = {*settings.form.template.fields, *([settings.id_column] if settings.id_column else [])}
+        self.columns = settings.form.columns | ({settings.id_column} if settings.id_column else set())
         self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
+        self._refusals: dict[str, tuple[int, str]] = {}
         self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
         limits = settings.limits
         largest = min(limits.max_batch_requests, limits.max_queued_requests)
-        self._builder = ShardBuilder(max_requests=largest, max_bytes=limits.max_batch_bytes)
         own = ledger.own_shards(job.job_id)
+        first = 1 if limits.prime_cache and not own else largest
+        self._builder = ShardBuilder(max_requests=first, max_bytes=limits.max_batch_bytes)
+        self._largest = largest
         self._asked = np.unique(np.concatenate([ledger.members(s.shard).rows for s in own])) if own else np.empty(0)
         self._own = {shard.shard for shard in own}
         self._known: dict[bytes, Claim] = {}
@@ -137,10 +178,18 @@ class _Planner:
         if not self._ledger.renew_job(self._job.job_id, owner=self._owner):
             raise LeaseLostError
 
+    def refusals(self) -> str:
+        """Say why rows cannot be sent, how many each, and of each the first."""
+        found = [Refusal(kind, rows, example) for kind, (rows, example) in self._refusals.items()]
+        return msgspec.json.encode(found).decode()
+
     def plan_batch(self, first: int, batch: pa.RecordBatch) -> None:
         """Place the requests of consecutive rows."""
         self._first, self._batch = first, batch
-        requests = list(self._form.render(batch))
+        for row, requests in _portions(self._form.render(batch), first):
+            self._place(row, requests)
+
+    def _place(self, first: int, requests: Sequence[Request | Unsendable]) -> None:
         addresses = {r.address for r in requests if isinstance(r, Request) and r.address not in self._builder}
         self._known = self._look_up(addresses)
         for row, request in enumerate(requests, first):
@@ -164,6 +213,9 @@ class _Planner:
         blank = why.error_type == "missing_prompt"
         self.counts["skipped" if blank else "invalid"] += 1
         message = why.error_message if blank else f"{self._name(row)}: {why.error_message}"
+        if not blank:
+            rows, example = self._refusals.get(why.error_type, (0, message))
+            self._refusals[why.error_type] = rows + 1, example
         self._notes.add(row, None, Unsendable(why.error_type, message))
 
     def _name(self, row: int) -> str:
@@ -204,6 +256,7 @@ class _Planner:
         if not self._builder:
             return
         wanted = self._builder.take()
+        self._builder.max_requests = self._largest
         with self._ledger.transaction():
             self.hold()
             won = self._ledger.add_shard(self._job, wanted)

@@ -1,22 +1,35 @@
-"""What answers cost, from their usage, at the prices that `genai-prices` knows.
+"""What answers cost, from their usage: at the prices that `genai-prices` knows, or at a user's own.
 
 A batch costs half of the list price, caching included (Anthropic's pricing page); web searches are not discounted.
 """
 
-from collections.abc import Mapping
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
+from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from claude_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
 
 BATCH_DISCOUNT = 0.5
-CHARACTERS_PER_TOKEN = 3.0  # on the safe side: English runs at about four
-_PRICE_KEYS = ("input_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok", "output_mtok")
+PRICES_FILE, PRICES_VARIABLE = "prices.toml", "CLAUDE_PIPELINE_PRICES"
+
+# Anthropic's pricing page: multiples of the input price, and dollars a thousand searches.
+_USUAL = {"input": 1.0, "cache_read": 0.1, "cache_write": 1.25, "cache_write_1h": 2.0}
+_SEARCHES_USD = 10.0
+_KEYS = (*_USUAL, "output")
+_DATE = re.compile(r"-\d{8}$")
 
 
 class TokenUsage(msgspec.Struct, frozen=True, gc=False):
@@ -32,7 +45,12 @@ class TokenUsage(msgspec.Struct, frozen=True, gc=False):
     @property
     def prompt(self) -> int:
         """All tokens of the prompt, which decide the price tier."""
-        return self.input + self.cache_read + self.cache_write + self.cache_write_1h
+        return self.input + self.cache_read + self.cached_for_later
+
+    @property
+    def cached_for_later(self) -> int:
+        """Tokens that were written to the cache."""
+        return self.cache_write + self.cache_write_1h
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +62,75 @@ class Rates:
     web_search: float
 
     def usd(self, usage: TokenUsage) -> float:
-        """Price one answer of a batch."""
+        """Price answers of a batch."""
+        return BATCH_DISCOUNT * self._tokens_usd(usage) + self.web_search * usage.web_searches
+
+    def live_usd(self, usage: TokenUsage) -> float:
+        """Price the same answers outside of batches."""
+        return self._tokens_usd(usage) + self.web_search * usage.web_searches
+
+    def cache_saved_usd(self, usage: TokenUsage) -> float:
+        """Return what a batch would cost more without a cache; negative where writing cost more than reading saved."""
+        fresh, read, write, write_1h, _ = self.tokens
+        saved = (fresh - read) * usage.cache_read
+        extra = (write - fresh) * usage.cache_write + (write_1h - fresh) * usage.cache_write_1h
+        return BATCH_DISCOUNT * (saved - extra)
+
+    def _tokens_usd(self, usage: TokenUsage) -> float:
         fresh, read, write, write_1h, output = self.tokens
-        tokens = (
+        return (
             fresh * usage.input
             + read * usage.cache_read
             + write * usage.cache_write
             + write_1h * usage.cache_write_1h
             + output * usage.output
         )
-        return BATCH_DISCOUNT * tokens + self.web_search * usage.web_searches
 
 
 class PriceList:
-    """The prices of a moment; each model is looked up once, since the library's own sum takes 0.5 ms a row."""
+    """The prices of a moment; each model is looked up once, since the library's own sum takes 0.5 ms a row.
 
-    def __init__(self, at: datetime) -> None:
+    A user's own prices come first: those of the file that CLAUDE_PIPELINE_PRICES names, else of `prices.toml` in the
+    store's folder.
+
+    Raises:
+        InputError: There is such a file, and it cannot be used; names what is wrong with it.
+    """
+
+    def __init__(self, at: datetime, *, store: Path | None = None) -> None:
         self._at = at
+        self._own = _own_rates(store)
         self._rates: dict[str, tuple[Rates, ...]] = {}
+
+    def tiers(self, model: str) -> tuple[Rates, ...]:
+        """Return a model's rates, those of longer prompts behind; none for a model without a known price."""
+        if model not in self._rates:
+            own = self._own.get(model) or self._own.get(_DATE.sub("", model))
+            self._rates[model] = (own,) if own else _look_up(model, self._at)
+        return self._rates[model]
 
     def usd(self, model: str, usage: TokenUsage) -> float | None:
         """Return what an answer of a batch costs in dollars, or None for a model without a known price."""
-        tiers = self._rates.get(model)
-        if tiers is None:
-            tiers = self._rates[model] = _look_up(model, self._at)
-        for rates in reversed(tiers):
+        rates = self._rates_of(model, usage)
+        return None if rates is None else rates.usd(usage)
+
+    def live_usd(self, model: str, usage: TokenUsage) -> float | None:
+        """Return what the same answer costs outside of batches."""
+        rates = self._rates_of(model, usage)
+        return None if rates is None else rates.live_usd(usage)
+
+    def cache_saved_usd(self, model: str, usage: TokenUsage) -> float | None:
+        """Return what the cache saved on an answer of a batch; 0 without a cache, whatever the model."""
+        if not (usage.cache_read or usage.cached_for_later):
+            return 0.0
+        rates = self._rates_of(model, usage)
+        return None if rates is None else rates.cache_saved_usd(usage)
+
+    def _rates_of(self, model: str, usage: TokenUsage) -> Rates | None:
+        for rates in reversed(self.tiers(model)):
             if rates.above < 0 or usage.prompt > rates.above:
-                return rates.usd(usage)
+                return rates
         return None
-
-
-def worst_case_usd(model: str, *, requests: int, input_characters: int, max_tokens: int) -> float | None:
-    """Return the most that a batch could cost in dollars, every answer at its limit; None without a known price."""
-    prompt = round(input_characters / CHARACTERS_PER_TOKEN / max(requests, 1))
-    one = PriceList(datetime.now(UTC)).usd(model, TokenUsage(input=prompt, output=max_tokens))
-    return None if one is None else one * requests
 
 
 def _look_up(model: str, at: datetime) -> tuple[Rates, ...]:
@@ -88,7 +140,7 @@ def _look_up(model: str, at: datetime) -> tuple[Rates, ...]:
         found = calc_price(Usage(input_tokens=1), model, provider_id="anthropic", genai_request_timestamp=at)
     except LookupError:
         return ()
-    prices = {key: getattr(found.model_price, key) for key in _PRICE_KEYS}
+    prices = {key: getattr(found.model_price, f"{key}_mtok") for key in _KEYS}
     return tuple(_rates(found.model_price, prices, above) for above in sorted(_thresholds(prices)))
 
 
@@ -97,15 +149,67 @@ def _thresholds(prices: "Mapping[str, Decimal | TieredPrices | None]") -> set[in
 
 
 def _rates(model_price: "ModelPrice", prices: "Mapping[str, Decimal | TieredPrices | None]", above: int) -> Rates:
-    tokens = tuple(_dollars(price, above) / 1e6 for price in prices.values())
+    known = {key: _dollars(price, above) for key, price in prices.items() if price is not None}
     searches = model_price.web_searches_kcount
-    return Rates(above, tokens, _dollars(searches, above) / 1e3)
+    return _make_rates(known, above, _SEARCHES_USD if searches is None else _dollars(searches, above))
 
 
-def _dollars(price: "Decimal | TieredPrices | None", above: int) -> float:
-    if price is None:
-        return 0.0
+def _make_rates(prices: dict[str, float], above: int = -1, searches: float = _SEARCHES_USD) -> Rates:
+    """Make rates of dollars a million tokens and a thousand searches, with the usual prices of the cache."""
+    usual = {key: prices.get("input", 0.0) * factor for key, factor in _USUAL.items()}
+    return Rates(above, tuple((usual | prices).get(key, 0.0) / 1e6 for key in _KEYS), searches / 1e3)
+
+
+def _dollars(price: "Decimal | TieredPrices", above: int) -> float:
     if isinstance(price, Decimal):
         return float(price)
     reached = [tier.price for tier in price.tiers if tier.start <= above]
     return float(reached[-1] if reached else price.base)
+
+
+# A user's own prices
+
+
+def _own_rates(store: Path | None) -> dict[str, Rates]:
+    named = os.environ.get(PRICES_VARIABLE)
+    path = Path(named).expanduser() if named else store and store / PRICES_FILE
+    if path is None or not (named or path.exists()):
+        return {}
+    return {model: _make_rates(dict(_prices(path, model, table))) for model, table in _read(path).items()}
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the prices in {path}: {error.strerror}. Mend {PRICES_VARIABLE}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"The prices in {path} are not TOML: {error}.") from error
+
+
+def _prices(path: Path, model: str, table: object) -> Iterator[tuple[str, float]]:
+    if not isinstance(table, dict):
+        raise InputError(f"{path} has {model!r} outside of a table. Begin one with a model's id: [claude-haiku-4-5]")
+    for key in ("input", "output"):
+        if key not in table:
+            raise InputError(f"{path} has no {key!r} under [{model}]. {_hint(key, table)}")
+    for key, price in table.items():
+        if key not in _KEYS:
+            raise InputError(f"{path} has {key!r} under [{model}]. {_suggest(key)}")
+        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < inf:
+            raise InputError(f"{path} has {key} = {price!r} under [{model}]. Give dollars per million tokens.")
+        yield key, float(price)
+
+
+def _hint(key: str, table: Mapping[str, object]) -> str:
+    """Say what may be meant where a price is missing: another spelling, or an id with a dot in it."""
+    if nearest := get_close_matches(key, table, n=1):
+        return f"Is it {nearest[0]!r}?"
+    if any(isinstance(value, dict) for value in table.values()):
+        return 'A model\'s id with a dot in it needs quotes: ["claude-x.5"]'
+    return "Give dollars per million tokens, at list price."
+
+
+def _suggest(key: str) -> str:
+    nearest = get_close_matches(key, _KEYS, n=1)
+    return f"Did you mean {nearest[0]!r}?" if nearest else f"There are: {', '.join(_KEYS)}."

@@ -36,7 +36,11 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A row of `jobs`."""
+    """A row of `jobs`.
+
+    Attributes:
+        refusals: Why rows cannot be sent, as the JSON of `Refusal`s.
+    """
 
     job_id: str
     account: int
@@ -47,6 +51,7 @@ class JobRecord:
     rows: int
     skipped: int
     invalid: int
+    refusals: str
     duplicates: int
     reused: int
     requests: int
@@ -64,6 +69,8 @@ class Shard:
     """A row of `shards`: what is or was sent as one Message Batch.
 
     Attributes:
+        cache_saved_usd: What caching saved, or cost where it is negative; None without a known price.
+        reserved_usd: The most that its requests can cost, once a budget has asked for it; None if nobody knows.
         missing_from: The batches that delivered no line for these requests, which are asked again because of it.
     """
 
@@ -94,4 +101,8 @@ class Shard:
     expired: int
     input_tokens: int
     output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_saved_usd: float | None
     cost_usd: float | None
+    reserved_usd: float | None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import anthropic
 
 UNAUTHORIZED, NOT_FOUND, TOO_MANY = 401, 404, 429
+_REFUSED = frozenset({400, 413, 422})
 _TIMEOUT, _TOO_LARGE, _CLOSED, _SERVER_ERROR = 408, 413, 499, 500
 
 Then = Literal["later", "halve", "blocked", "doubtful"]
@@ -30,6 +31,14 @@ class CreateRefusedError(ApiError):
 def is_passing(error: ApiError) -> bool:
     """Tell whether an error of a call may be gone at the next one."""
     return error.status is None or error.status in {_TIMEOUT, TOO_MANY} or error.status >= _SERVER_ERROR
+
+
+def is_refusal(error: ApiError, *, model: str) -> bool:
+    """Tell whether a batch would refuse such a request as well.
+
+    A 404 is of the model if it names it; another one may be of a server that does not count tokens.
+    """
+    return error.status in _REFUSED or (error.status == NOT_FOUND and model in str(error))
 
 
 def consequence(error: ApiError, *, complete: bool) -> Then:

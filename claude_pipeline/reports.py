@@ -1,30 +1,53 @@
 """A job's status, put together from the ledger."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from claude_pipeline.planning import Settings, has_room
+import msgspec
+
+from claude_pipeline.planning import Settings
+from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord, Shard, ShardState
-from claude_pipeline.status import BatchStatus, ProcessingStatus, RequestCounts, Status
+from claude_pipeline.sending import may_leave
+from claude_pipeline.status import (
+    BatchStatus,
+    ProcessingStatus,
+    Refusal,
+    RequestCounts,
+    Saved,
+    Status,
+    total_usd,
+)
 from claude_pipeline.store import Store
 
+_SEARCH_TOOL = b'"type":"web_search_'  # quotes inside of a text are escaped
 _WAITING = ("planned", "uploading")
 _STATUSES: dict[ShardState, ProcessingStatus] = {"in_progress": "in_progress", "canceling": "canceling"}
 
 
-def report(store: Store, job: JobRecord, *, notes: Sequence[str] = ()) -> Status:
-    """Say where a job stands. `notes` are what its last step could not do."""
+class Note(NamedTuple):
+    """What a step could not do, in words: for one shard, or for anything at all."""
+
+    words: str
+    shard: int | None = None
+
+
+def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Status:
+    """Say where a job stands. `notes` are what the last step could not do, for this job or for others."""
     own = store.ledger.own_shards(job.job_id)
     awaited = store.ledger.awaited_shards(job.job_id)
-    costs = [shard.cost_usd for shard in own]
+    settings = Settings.of(job)
+    told = [note for note in notes if note.shard in {None, *(shard.shard for shard in awaited)}]
     return Status(
         job_id=job.job_id,
         name=job.name,
-        model=Settings.of(job).model,
+        model=settings.model,
         state=job.state,
-        reason=job.reason or _reason(awaited, notes),
+        reason=job.reason or _reason(awaited, [note.words for note in told]),
         rows=job.rows,
         skipped=job.skipped,
         invalid=job.invalid,
+        refusals=tuple(msgspec.json.decode(job.refusals, type=list[Refusal])),
         duplicates=job.duplicates,
         reused=job.reused,
         requests=job.requests,
@@ -32,9 +55,12 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[str] = ()) -> Status
         unanswered=job.unanswered,
         input_tokens=sum(shard.input_tokens for shard in own),
         output_tokens=sum(shard.output_tokens for shard in own),
-        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        cache_read_tokens=sum(shard.cache_read_tokens for shard in own),
+        cache_write_tokens=sum(shard.cache_write_tokens for shard in own),
+        cost_usd=_cost(own),
+        saved=_saved(job, settings.form, own, awaited),
         batches=tuple(_batch(shard) for shard in awaited if shard.batch_id),
-        is_due=_is_due(store, job, awaited),
+        is_due=_is_due(store, job, awaited) and all(note.shard is not None for note in told),
         changes=job.changes,
         created_at=job.created_at,
         submitted_at=job.submitted_at,
@@ -48,15 +74,17 @@ def _is_due(store: Store, job: JobRecord, awaited: Sequence[Shard]) -> bool:
     if job.state != "in_progress":
         return False
     return all(shard.state == "collected" for shard in awaited) or any(
-        shard.state == "ended" or _can_leave(store, job, shard) or _is_doubtful(store, shard) for shard in awaited
+        _can_be_collected(store, shard) or _can_leave(store, job, shard) or _is_doubtful(store, shard)
+        for shard in awaited
     )
 
 
+def _can_be_collected(store: Store, shard: Shard) -> bool:
+    return shard.state == "ended" and shard.not_before <= store.ledger.now()
+
+
 def _can_leave(store: Store, job: JobRecord, shard: Shard) -> bool:
-    ledger = store.ledger
-    if shard.state != "planned" or shard.not_before > ledger.now():
-        return False
-    return has_room(ledger.queued_requests(shard.account), shard.requests, job)
+    return shard.state == "planned" and may_leave(store, shard, job)
 
 
 def _is_doubtful(store: Store, shard: Shard) -> bool:
@@ -74,6 +102,33 @@ def _counts(own: Sequence[Shard]) -> RequestCounts:
         canceled=sum(shard.canceled for shard in collected),
         expired=sum(shard.expired for shard in collected),
     )
+
+
+def _cost(shards: Sequence[Shard]) -> float | None:
+    return total_usd(shard.cost_usd for shard in shards)
+
+
+def _saved(job: JobRecord, form: RequestForm, own: Sequence[Shard], awaited: Sequence[Shard]) -> Saved:
+    others = [shard for shard in awaited if shard.job_id != job.job_id]
+    cost = _cost(own)
+    return Saved(
+        duplicates_usd=_would_have_cost(job.duplicates, own),
+        reused_usd=_would_have_cost(job.reused, others),
+        caching_usd=total_usd(shard.cache_saved_usd for shard in own),
+        batch_usd=None if cost and _may_search(form) else cost,  # a batch costs half, so it saves what it costs
+    )
+
+
+def _may_search(form: RequestForm) -> bool:
+    fixed = [part for part in form.parts if isinstance(part, bytes)]
+    return form.column_of("tools") is not None or any(_SEARCH_TOOL in part for part in fixed)
+
+
+def _would_have_cost(rows: int, shards: Sequence[Shard]) -> float | None:
+    """Take each row for the mean of the requests that have come to a result, of which not all were answered."""
+    finished = _counts(shards).finished
+    cost = _cost(shards) if rows and finished else 0.0
+    return cost and cost * rows / finished
 
 
 def _batch(shard: Shard) -> BatchStatus:

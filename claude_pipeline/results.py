@@ -131,7 +131,7 @@ def spool_lines(
 ) -> Spool:
     """Write result lines to a file, and note where the line of each request lies.
 
-    Only lines at the positions `absent` may be missing.
+    Only lines at the positions `absent` may be missing. A file that begins with a stranger's line is read no further.
 
     Raises:
         ResultsError: Lines are missing, doubled, strange or garbled: the file is not what was sent.
@@ -141,6 +141,8 @@ def spool_lines(
     faults = dict.fromkeys(("unknown", "doubled", "unreadable"), 0)
     for offset, line in _lines(chunks, file):
         position = _position(line, positions)
+        if position == "unknown" and not offset:
+            raise ResultsError(f"The first result belongs to none of the {len(members):,} requests.", strangers=1)
         if isinstance(position, str):
             faults[position] += 1
         elif spool.lengths[position]:
@@ -155,9 +157,7 @@ def spool_lines(
 def _disagreement(members: Members, missing: frozenset[int], faults: dict[str, int]) -> ResultsError:
     found = ", ".join(f"{count:,} {fault}" for fault, count in (faults | {"missing": len(missing)}).items() if count)
     message = f"The results of {len(members):,} requests do not agree with what was sent: {found}."
-    nothing_came = len(missing) == len(members) > 1
-    alone = not any(faults.values()) and not nothing_came
-    return ResultsError(message, strangers=faults["unknown"], missing=missing if alone else frozenset())
+    return ResultsError(message, strangers=faults["unknown"], missing=frozenset() if any(faults.values()) else missing)
 
 
 def _lines(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -178,7 +178,7 @@ def _lines(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, bytes
 def _position(line: bytes, positions: dict[bytes, int]) -> int | str:
     try:
         custom_id = _decode_address(line).custom_id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return "unreadable"
     try:
         return positions[bytes.fromhex(custom_id)]
@@ -188,10 +188,15 @@ def _position(line: bytes, positions: dict[bytes, int]) -> int | str:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A run of results in the shard's order, and the verdict on each."""
+    """A run of results in the shard's order, and the verdict on each.
+
+    Attributes:
+        cache_saved_usd: What the prompt cache saved on each that it took part in; None without a known price.
+    """
 
     batch: pa.RecordBatch
     verdicts: list[Verdict]
+    cache_saved_usd: list[float | None]
 
 
 def decode(file: BinaryIO, spool: Spool, prices: PriceList, *, batch_id: str = "") -> Iterator[Decoded]:
@@ -201,13 +206,15 @@ def decode(file: BinaryIO, spool: Spool, prices: PriceList, *, batch_id: str = "
         ResultsError: A line is not a result.
     """
     for start, stop in _runs(spool.lengths):
-        rows, verdicts = [], []
+        rows, verdicts, saved = [], [], []
         for offset, length in zip(spool.offsets[start:stop].tolist(), spool.lengths[start:stop].tolist(), strict=True):
             line = os.pread(file.fileno(), length, offset) if length else None
-            row, verdict = _decode_row(line, prices) if line else (_missing_row(batch_id), "missing")
+            row, verdict, usd = _decode_row(line, prices) if line else (_missing_row(batch_id), "missing", 0.0)
             rows.append(row)
             verdicts.append(verdict)
-        yield Decoded(make_record_batch(rows, RESULT_SCHEMA), verdicts)
+            if usd != 0:
+                saved.append(usd)
+        yield Decoded(make_record_batch(rows, RESULT_SCHEMA), verdicts, saved)
 
 
 def _runs(lengths: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
@@ -223,24 +230,26 @@ def _missing_row(batch_id: str) -> _Row:
     return ("errored", *[None] * 7, 0.0, "missing", MISSING_MESSAGE.format(batch_ids=batch_id), None, None)
 
 
-def _decode_row(line: bytes, prices: PriceList) -> tuple[_Row, Verdict]:
+def _decode_row(line: bytes, prices: PriceList) -> tuple[_Row, Verdict, float | None]:
     try:
         result = _decode_line(line).result
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultsError(f"A result line is not what the API documents ({error}): {line[:80]!r}") from error
     match result:
         case _Succeeded(message=message):
-            return _message_row(message, line, prices), "succeeded"
+            usage = _tokens(message.usage)
+            row = _message_row(message, line, prices.usd(message.model, usage))
+            return row, "succeeded", prices.cache_saved_usd(message.model, usage)
         case _Errored(error=_ErrorBody(error=detail, request_id=request_id)):
             row = ("errored", *[None] * 7, 0.0, detail.type, detail.message, request_id, line)
-            return row, judge(detail.type, detail.message)
+            return row, judge(detail.type, detail.message), 0.0
         case _Canceled():
-            return ("canceled", *[None] * 7, 0.0, *[None] * 4), "canceled"
+            return ("canceled", *[None] * 7, 0.0, *[None] * 4), "canceled", 0.0
         case _Expired():
-            return ("expired", *[None] * 7, 0.0, *[None] * 4), "again"
+            return ("expired", *[None] * 7, 0.0, *[None] * 4), "again", 0.0
 
 
-def _message_row(message: _Message, line: bytes, prices: PriceList) -> _Row:
+def _message_row(message: _Message, line: bytes, cost_usd: float | None) -> _Row:
     usage = message.usage
     texts = [block.text for block in message.content if block.type == "text" and block.text is not None]
     first = message.content[0] if len(message.content) == 1 else None
@@ -254,7 +263,7 @@ def _message_row(message: _Message, line: bytes, prices: PriceList) -> _Row:
         usage.output_tokens,
         usage.cache_read_input_tokens,
         usage.cache_creation_input_tokens,
-        prices.usd(message.model, _tokens(usage)),
+        cost_usd,
         None,
         None,
         None,

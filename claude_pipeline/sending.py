@@ -4,19 +4,17 @@ The create call has no idempotency key, so the intent is written just before the
 body cut short cannot become a batch, and what was cut later is doubtful until the API's own list settles it.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from math import inf
 
-import numpy as np
-import pyarrow as pa
-
-from claude_pipeline.arrays import int64_array
-from claude_pipeline.batches import Batch, BatchesApi, body_chunks
-from claude_pipeline.errors import ApiError, ResultsError, StoreError
+from claude_pipeline.batches import BatchesApi, body_chunks
+from claude_pipeline.bodies import ChangedFilesError, write_shard
+from claude_pipeline.budgets import OverBudgetError, fit, has_budget, may_reserve
+from claude_pipeline.errors import ApiError, ResultsError
 from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
 from claude_pipeline.planning import Settings, has_room
-from claude_pipeline.prompts import Request
 from claude_pipeline.records import (
     SUBMITTING,
     UPLOADING,
@@ -26,9 +24,10 @@ from claude_pipeline.records import (
 )
 from claude_pipeline.refusals import TOO_MANY, CreateRefusedError
 from claude_pipeline.results import spool_lines
-from claude_pipeline.shards import Members, write_body
+from claude_pipeline.shards import Members
 from claude_pipeline.status import JobState
-from claude_pipeline.store import Store, read_batches
+from claude_pipeline.store import Store
+from claude_pipeline.wire import Batch
 
 GRACE_SECONDS = 60.0
 _BACK_OFF_SECONDS = 5.0
@@ -36,10 +35,15 @@ _LONGEST_BACK_OFF_SECONDS = 600.0
 _DOUBLINGS = 7  # from the shortest to the longest
 _CANDIDATE_WINDOW = timedelta(minutes=15)
 _REFUSALS_BEFORE_HALVING = 3
+_CHANGED_FILES = (
+    "A file that the row names was changed after the job was planned, so the row was not sent. "
+    "Submit again to ask with the file as it is."
+)
+UNTIL_RESUMED = inf  # the `not_before` of a shard that only its user may send
 
 
 def send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
-    """Send a planned shard, if an open job wants it and the queue has room.
+    """Send a planned shard, or as much of it as its budgets allow, if an open job wants it and the queue has room.
 
     Raises:
         ApiError: The API could not be asked what is newest.
@@ -47,13 +51,43 @@ def send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
     """
     ledger = store.ledger
     jobs = ledger.waiting_jobs(shard.shard, WANTING_JOBS)
-    if not jobs or shard.not_before > ledger.now() or not _reserve(store, shard, jobs[0], owner=owner):
+    if not jobs or not may_leave(store, shard, jobs[0]):
         return
+    try:
+        fitting = fit(store, shard)
+    except OverBudgetError as error:
+        block_jobs(store, shard, str(error))
+        return
+    if fitting is None or not _reserve(store, fitting, jobs[0], owner=owner):
+        return
+    _send(store, api, fitting, owner=owner)
+
+
+def may_leave(store: Store, shard: Shard, job: JobRecord) -> bool:
+    """Tell whether it is worth trying to send a planned shard now: time, queue, cache and budgets."""
+    ledger = store.ledger
+    if shard.not_before > ledger.now() or not has_room(ledger.queued_requests(shard.account), shard.requests, job):
+        return False
+    return _finds_cache(store, shard) and may_reserve(store, shard)
+
+
+def _finds_cache(store: Store, shard: Shard) -> bool:
+    """Tell whether the batch that was to fill the cache has ended, if there is one."""
+    if not Settings.of(store.ledger.planner_of(shard)).limits.prime_cache:
+        return True
+    first = store.ledger.own_shards(shard.job_id)[0]
+    return first.shard == shard.shard or first.state == "collected"
+
+
+def _send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
+    ledger = store.ledger
     with renewed(lambda: ledger.renew(shard.shard, owner=owner)), _released(store, shard, owner=owner):
         try:
             batch = _create(store, api, shard, owner=owner)
         except CreateRefusedError as refusal:
             _refused(store, shard, refusal, owner=owner)
+        except ChangedFilesError as error:
+            ledger.set_aside(shard, error.positions, owner=owner, reason=_CHANGED_FILES)
         except LeaseLostError:
             return
         else:
@@ -65,7 +99,7 @@ def _reserve(store: Store, shard: Shard, job: JobRecord, *, owner: str) -> bool:
     with ledger.transaction():
         if not has_room(ledger.queued_requests(shard.account), shard.requests, job):
             return False
-        return ledger.lease(shard, owner=owner, to="uploading")
+        return has_budget(store, shard) and ledger.lease(shard, owner=owner, to="uploading")
 
 
 @contextmanager
@@ -81,8 +115,9 @@ def _released(store: Store, shard: Shard, *, owner: str) -> Iterator[None]:
 
 def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch:
     ledger = store.ledger
+    settings = Settings.of(store.ledger.planner_of(shard))
     with store.spool() as spool:
-        size = write_body(shard_requests(store, shard, ledger.members(shard.shard)), spool)
+        size = write_shard(store, shard, settings, spool)
         newest = api.newest_batch_id()
 
         def write_intent() -> None:
@@ -96,37 +131,8 @@ def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch
         def is_complete() -> bool:
             return ledger.shard(shard.shard).state != "uploading"
 
-        return api.create(body_chunks(spool, before_last=write_intent), size=size, is_complete=is_complete)
-
-
-def shard_requests(store: Store, shard: Shard, members: Members) -> Iterator[Request]:
-    """Render a shard's requests once more, in its order, and check that they are what was claimed.
-
-    Raises:
-        StoreError: The stored input no longer gives the same requests.
-    """
-    job = store.ledger.job(shard.job_id)
-    if job is None or not len(members):
-        return
-    form = Settings.of(job).form
-    between = (int(members.rows[0]), int(members.rows[-1]))
-    expected = iter(members.split())
-    for first, batch in read_batches(store.input_path(shard.job_id), set(form.template.fields), between=between):
-        for request in form.render(_pick(batch, first, members)):
-            if not isinstance(request, Request) or request.address != next(expected, None):
-                raise _changed_input(store, shard)
-            yield request
-    if next(expected, None) is not None:
-        raise _changed_input(store, shard)
-
-
-def _changed_input(store: Store, shard: Shard) -> StoreError:
-    return StoreError(f"{store.input_path(shard.job_id)} was changed after it was planned. Submit anew.")
-
-
-def _pick(batch: pa.RecordBatch, first: int, members: Members) -> pa.RecordBatch:
-    low, high = np.searchsorted(members.rows, [first, first + batch.num_rows])
-    return batch if high - low == batch.num_rows else batch.take(int64_array(members.rows[low:high] - first))
+        chunks = body_chunks(spool, before_last=write_intent)
+        return api.create(chunks, size=size, betas=settings.form.betas, is_complete=is_complete)
 
 
 def _adoption(batch: Batch) -> dict[str, object]:
@@ -179,18 +185,17 @@ def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
     """Find out whether a doubtful shard became a batch: adopt it, wait, or plan it again after the grace.
 
     Candidates are newer than the batch noted before the last chunk, of our size and unknown to the ledger; a
-    candidate is adopted when the ids of its whole results file are the shard's.
+    candidate is adopted when the ids of its whole results file are the shard's. Lines that have not come ten minutes
+    after its end are missing, which the collection of the batch deals with.
 
     Raises:
         ApiError: A candidate could not be looked at, or not wholly; nothing was recorded.
     """
     ledger = store.ledger
-    members = ledger.members(shard.shard)
     candidates = _candidates(store, api, shard)
-    for batch in candidates:
-        if batch.has_results and _is_ours(store, api, batch, members):
-            ledger.move_doubtful(shard, **_adoption(batch))
-            return
+    if ours := _find_ours(store, api, shard, candidates):
+        ledger.move_doubtful(shard, **_adoption(ours))
+        return
     running = [batch.id for batch in candidates if batch.processing_status != "ended"]
     archived = [batch.id for batch in candidates if batch.archived_at]
     if archived:
@@ -206,13 +211,20 @@ def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
 
 def _give_up(store: Store, shard: Shard, archived: list[str]) -> None:
     """Leave it to the user whether to pay again for what may have been answered and can be proved no more."""
+    reason = (
+        f"The answer to a create call was lost, and the API no longer keeps the results of "
+        f"{', '.join(archived)}, which may be it. `resume` sends its {shard.requests:,} requests again."
+    )
+    store.ledger.move_doubtful(shard, state="planned", owner=None, reason=reason, not_before=UNTIL_RESUMED)
+    block_until_resumed(store, shard)
+
+
+def block_until_resumed(store: Store, shard: Shard) -> None:
+    """Block the jobs that wait for a shard that only its user may send, and those that have come to wait since."""
     with store.ledger.transaction():
-        if store.ledger.move_doubtful(shard, state="planned", owner=None, reason=None):
-            reason = (
-                f"The answer to a create call was lost, and the API no longer keeps the results of "
-                f"{', '.join(archived)}, which may be it. `resume` sends its {shard.requests:,} requests again."
-            )
-            block_jobs(store, shard, reason)
+        current = store.ledger.shard(shard.shard)
+        if current.state == "planned" and current.not_before == UNTIL_RESUMED:
+            block_jobs(store, current, current.reason or "")
 
 
 def _cut_at(shard: Shard) -> float:
@@ -238,12 +250,30 @@ def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
     return [batch for batch in found if batch.created_at <= cut_at + _CANDIDATE_WINDOW]
 
 
+def _find_ours(store: Store, api: BatchesApi, shard: Shard, candidates: Iterable[Batch]) -> Batch | None:
+    """Return the candidate whose results are the shard's; one that cannot be judged hides no other."""
+    members = store.ledger.members(shard.shard)
+    doubts = []
+    for batch in candidates:
+        try:
+            if batch.has_results and _is_ours(store, api, batch, members):
+                return batch
+        except ApiError as error:
+            doubts.append(error)
+    if doubts:
+        raise doubts[0]
+    return None
+
+
 def _is_ours(store: Store, api: BatchesApi, batch: Batch, members: Members) -> bool:
+    unsettled = api.seconds_until_settled(batch, default=store.ledger.now())
     with store.spool() as spool, api.results(batch.id, batch.results_url) as body:
         try:
             spool_lines(body.chunks, members, spool)
         except ResultsError as error:
             if error.strangers:
                 return False
+            if 0 < len(error.missing) < len(members) and body.is_framed and unsettled <= 0:
+                return True
             raise ApiError(f"Batch {batch.id} may be the one whose create call was lost. {error}") from error
     return True

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from claude_pipeline.errors import StoreError
-from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, replacing
+from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, reading, replacing
 from claude_pipeline.ledger import Ledger
 
 FOLDER = ".claude_pipeline"
@@ -161,7 +161,7 @@ def read_batches(
 
     `between` skips the row groups that hold no row from its first to its last.
     """
-    with open_parquet(path) as file:
+    with reading(path), open_parquet(path) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = list(range(len(sizes)))

@@ -1,44 +1,45 @@
 """Submitting: from a table and a prompt to a job in the store. Nothing is sent before all of it is right."""
 
 import os
-from base64 import b32encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from hashlib import blake2b
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Required, TypedDict
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import msgspec
-
 from claude_pipeline.batches import make_client
+from claude_pipeline.caching import Block, Cache
+from claude_pipeline.derived import Content, answer_options
 from claude_pipeline.errors import InputError, MissingColumnError
-from claude_pipeline.jobs import Job, Session, StorePath
+from claude_pipeline.estimating import estimate
+from claude_pipeline.forms import RequestOptions, build_form
+from claude_pipeline.jobs import Job
 from claude_pipeline.outputs import check_columns
-from claude_pipeline.planning import Limits, Settings
-from claude_pipeline.prompts import Template, build_form, check_unicode
+from claude_pipeline.parameters import check_params
+from claude_pipeline.planning import Limits, Settings, check_limits
+from claude_pipeline.schemas import read_schema
+from claude_pipeline.sessions import Session, StorePath
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Snapshot, Source, open_table, snapshot
+from claude_pipeline.starting import start
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.values import check_unicode
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
 
 
-class SubmitOptions(TypedDict, total=False):
-    """What `submit` takes of requests and batches, for those who hand it on."""
+class SubmitOptions(RequestOptions, total=False):
+    """What `submit` takes of requests and batches, for those who hand it on; see `submit`."""
 
-    prompt_column: str | None
-    template: str | None
-    template_file: str | os.PathLike[str] | None
-    model: Required[str]
-    max_tokens: Required[int]
-    system: str | None
-    params: Mapping[str, object] | None
+    content: Content | None
     id_column: str | None
-    salt: str | None
     prefix: str
     limit: int | None
+    preflight: bool
+    max_cost_usd: float | None
+    prime_cache: bool
     max_batch_requests: int
     max_batch_bytes: int
     max_queued_requests: int
@@ -51,18 +52,32 @@ def submit(
     prompt_column: str | None = None,
     template: str | None = None,
     template_file: str | os.PathLike[str] | None = None,
-    model: str,
-    max_tokens: int,
-    system: str | None = None,
+    messages_column: str | None = None,
+    images: Sequence[str] = (),
+    documents: Sequence[str] = (),
+    model: str | None = None,
+    max_tokens: int | None = None,
+    system: str | Sequence[Block] | None = None,
+    system_file: str | os.PathLike[str] | None = None,
     params: Mapping[str, object] | None = None,
-    id_column: str | None = None,
+    params_columns: Mapping[str, str] | None = None,
+    betas: Sequence[str] = (),
+    cache: Cache | None = None,
+    output_schema: object = None,
+    content: Content | None = None,
+    prime_cache: bool = False,
+    fill_null: str | None = None,
     salt: str | None = None,
+    salt_column: str | None = None,
+    id_column: str | None = None,
     name: str | None = None,
     store: StorePath = None,
     base_url: str | None = None,
     client: "Anthropic | None" = None,
     prefix: str = "",
     limit: int | None = None,
+    preflight: bool = True,
+    max_cost_usd: float | None = None,
     max_batch_requests: int = MAX_REQUESTS,
     max_batch_bytes: int = MAX_BYTES,
     max_queued_requests: int = 200_000,
@@ -79,12 +94,28 @@ def submit(
         prompt_column: The text column that is the prompt.
         template: Text with column names in braces, instead of `prompt_column`.
         template_file: A UTF-8 file with such a template; one newline at its end is not part of it.
+        messages_column: A column of conversations, each a list of `{role, content}`: an Arrow list of structs, JSON
+            text or Python lists. The prompt, if there is one, is the next turn.
+        images: Columns of images: bytes, a local path or a URL, or a list of these.
+        documents: The same for documents: PDF or text.
         model: A model's id, such as `claude-haiku-4-5`.
         max_tokens: The longest answer, in tokens.
-        system: The system prompt.
+        system: The system prompt, which may have fields as a template has, or a list of the API's text blocks.
+        system_file: A UTF-8 file with a system prompt.
         params: Any other parameter of the Messages API, by name.
-        id_column: A column that names rows in messages.
+        params_columns: Parameters that a row brings along: by name, the column. Where that is null, what holds for
+            all rows takes its place.
+        betas: Beta features of the API to ask with.
+        cache: Cache the tools, the system prompt and the template's fixed beginning for "5m" or "1h".
+        output_schema: What an answer must look like: a pydantic model, a dataclass, a JSON schema,
+            `{"sentiment": "positive|negative", "score": float}` or the same as text. Its properties become typed
+            columns.
+        content: "json" adds a column `content` with all blocks of an answer.
+        prime_cache: Send one request ahead, so that the others find the cache filled.
+        fill_null: What stands for a null in a field. Without it a row with a null is not sent.
         salt: Any text; another one asks the same requests afresh.
+        salt_column: The same, row by row: several samples of one prompt.
+        id_column: A column that names rows in messages.
         name: What to call the job in lists.
         store: The folder of ledger, inputs and results; else CLAUDE_PIPELINE_STORE, else the nearest
             `.claude_pipeline` upwards, else a new one here.
@@ -92,22 +123,44 @@ def submit(
         client: An `anthropic.Anthropic` to use.
         prefix: Put before the names of the columns that are added.
         limit: Ask only the first so many rows.
+        preflight: Show the first request to the free `count_tokens` endpoint before anything is sent.
+        max_cost_usd: Dollars that the job may cost. What could cost more waits, and is refused before anything is
+            sent if it is sure to.
         max_batch_requests: Requests in a batch, at most 100,000.
         max_batch_bytes: Bytes of a batch, at most 256,000,000.
         max_queued_requests: Requests of the account that may be processed at once; the rest goes in waves.
         max_attempts: How often a request that may pass is sent.
 
     Raises:
-        InputError: The table, the template or a parameter cannot become requests.
+        InputError: The table, the template or a parameter cannot become requests, or the API would refuse them.
         CredentialsError: There is no API key.
         ApiError: The API refuses the credentials.
         StoreError: The store cannot be written.
     """
-    limits = Limits(max_batch_requests, max_batch_bytes, max_queued_requests, max_attempts)
-    _check_limits(limits)
+    limits = Limits(max_batch_requests, max_batch_bytes, max_queued_requests, max_attempts, prime_cache, max_cost_usd)
+    request: RequestOptions = {
+        "prompt_column": prompt_column,
+        "template": template,
+        "template_file": template_file,
+        "messages_column": messages_column,
+        "images": images,
+        "documents": documents,
+        "model": model,
+        "max_tokens": max_tokens,
+        "system": system,
+        "system_file": system_file,
+        "params": params,
+        "params_columns": params_columns,
+        "betas": betas,
+        "cache": cache,
+        "output_schema": output_schema,
+        "fill_null": fill_null,
+        "salt": salt,
+        "salt_column": salt_column,
+    }
+    check_limits(limits)
     check_unicode("name", name or "")
     check_unicode("prefix", prefix)
-    text = _one_template(prompt_column, template, template_file)
     place = base_url or (str(client.base_url) if client else None)
     _check_base_url(place)
     with closing(open_table(source)) as table:
@@ -115,29 +168,22 @@ def submit(
         opened = Store(find_store(store))
         taken = snapshot(table, opened.new_input_path(), limit=limit, mode=opened.file_mode)
     try:
-        check_columns(taken.schema, prefix=prefix, source=taken.label)
-        parsed = _parse(taken, prompt_column, text)
-        form = build_form(parsed, model=model, max_tokens=max_tokens, system=system, params=params, salt=salt)
+        check_params(client, request)
+        form = build_form(taken.schema, source=taken.label, folder=Path.cwd(), **request)
+        schema = None if output_schema is None else read_schema(output_schema)
+        answers = answer_options(params=params, params_columns=params_columns, output_schema=schema, content=content)
+        check_columns(taken.schema, form, prefix=prefix, source=taken.label, answers=answers)
         _check_id_column(taken, id_column)
-        settings = Settings(taken.label, form, model, id_column, prefix, place, limits)
+        model = model or f"{{{(params_columns or {})['model']}}}"
+        settings = Settings(taken.label, form, model, id_column, prefix, place, limits, answers)
         session = Session.start(opened, client)
-        job_id = _job_id(opened.ledger.account_name(session.account), name, taken.digest, settings)
-        opened.keep_input(taken.path, job_id)
+        estimated = partial(estimate, taken.path, store=opened.path, client=client, **request)
+        job_id = start(opened, session, taken, settings, name=name, preflight=preflight, estimated=estimated)
     finally:
         taken.path.unlink(missing_ok=True)
-    opened.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
     job = Job(opened, job_id, client=client, session=session)
     job.advance()
     return job
-
-
-def _check_limits(limits: Limits) -> None:
-    for name, most in (("max_batch_requests", MAX_REQUESTS), ("max_batch_bytes", MAX_BYTES)):
-        if not 1 <= getattr(limits, name) <= most:
-            raise InputError(f"{name} is {getattr(limits, name):,}. A Message Batch takes from 1 to {most:,}.")
-    for name in ("max_queued_requests", "max_attempts"):
-        if getattr(limits, name) < 1:
-            raise InputError(f"{name} is {getattr(limits, name):,}. It must be at least 1.")
 
 
 def _check_base_url(base_url: str | None) -> None:
@@ -147,35 +193,6 @@ def _check_base_url(base_url: str | None) -> None:
         raise InputError(f"The base URL is none ({error}).") from None
     if parts.username is not None or parts.password is not None:
         raise InputError("The base URL holds credentials, which the store would keep. Set ANTHROPIC_BASE_URL instead.")
-
-
-def _one_template(
-    prompt_column: str | None, template: str | None, template_file: str | os.PathLike[str] | None
-) -> str | None:
-    given = [value for value in (prompt_column, template, template_file) if value is not None]
-    if len(given) != 1:
-        raise InputError("Give one of prompt_column=, template= and template_file=, and only one.")
-    if template_file is None:
-        return template
-    try:
-        return Path(template_file).expanduser().read_text(encoding="utf-8-sig").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read the template file {template_file}: {error}.") from error
-
-
-def _parse(taken: Snapshot, prompt_column: str | None, text: str | None) -> Template:
-    if text is None:
-        return Template.of_column(prompt_column or "", schema=taken.schema, source=taken.label)
-    template = Template.parse(text, columns=taken.schema.names, source=taken.label)
-    template.check_types(taken.schema)
-    return template
-
-
-def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> str:
-    form = settings.form
-    parts = [account, name, digest, settings.prefix, form.template, form.header, form.prefix, form.suffix]
-    address = blake2b(msgspec.json.encode(parts), digest_size=10).digest()
-    return f"job_{b32encode(address).decode().lower()}"
 
 
 def _check_id_column(taken: Snapshot, id_column: str | None) -> None:

@@ -15,7 +15,7 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment(tmp_path_factory):
-    named = [name for name in os.environ if name.startswith("ANTHROPIC_") or name == "CLAUDE_PIPELINE_STORE"]
+    named = [name for name in os.environ if name.startswith(("ANTHROPIC_", "CLAUDE_PIPELINE_"))]
     with pytest.MonkeyPatch.context() as patch:
         for name in named:
             patch.delenv(name)

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -141,7 +142,7 @@ def _reply(said: int | str) -> None:
 
 def _load_what_loads_late() -> None:
     _ = cp.submit
-    pricing.worst_case_usd(ASKED["model"], requests=1, input_characters=1, max_tokens=1)
+    pricing.PriceList(datetime.now(UTC)).tiers(ASKED["model"])
     "localhost".encode("idna")
 
 

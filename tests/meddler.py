@@ -59,7 +59,7 @@ class Meddler:
         try:
             connection.request(seen.method, seen.path, body, seen.headers)
             response = connection.getresponse()
-            kept = ("content-type", "retry-after", "request-id", "anthropic-workspace-id")
+            kept = ("content-type", "retry-after", "request-id", "anthropic-workspace-id", "date")
             headers = {name: value for name, value in response.getheaders() if name.lower() in kept}
             return Answer(response.status, response.read(), headers)
         finally:
@@ -73,7 +73,7 @@ class Meddler:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 answer = meddler.answer(Seen(self.command, self.path, headers), body)
-                self.send_response(answer.status)
+                self.send_response_only(answer.status)  # with the API's date and no other
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(answer.body)))

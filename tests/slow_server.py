@@ -58,9 +58,15 @@ class SlowServer:
         while header := file.readline().strip():
             name, _, value = header.decode().partition(":")
             headers[name.lower()] = value.strip()
-        if line.startswith(b"POST"):
-            self._read_body(int(headers["content-length"]), file)
-        body = json.dumps(BATCH if line.startswith(b"POST") else {"data": [], "has_more": False}).encode()
+        size = int(headers.get("content-length", 0))
+        answer = {"data": [], "has_more": False}
+        if b"/count_tokens " in line:
+            file.read(size)
+            answer = {"input_tokens": 1}
+        elif line.startswith(b"POST"):
+            self._read_body(size, file)
+            answer = BATCH
+        body = json.dumps(answer).encode()
         head = f"HTTP/1.1 200 OK\r\nanthropic-workspace-id: sandbox\r\ncontent-length: {len(body)}\r\n\r\n"
         try:
             connection.sendall(head.encode() + body)

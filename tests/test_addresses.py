@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from claude_pipeline.prompts import Template, build_form
+from claude_pipeline.forms import build_form
 from claude_pipeline.sources import snapshot
 from claude_pipeline.store import read_batches
 
@@ -27,15 +27,15 @@ CELLS = st.one_of(st.sampled_from(WILD), st.text(st.characters(exclude_categorie
 
 
 def render(form, path):
-    for _, batch in read_batches(path, set(form.template.fields)):
+    for _, batch in read_batches(path, form.columns):
         yield from form.render(batch)
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["case"] for case in GOLDEN])
 def test_a_request_keeps_its_address_and_its_bytes_for_ever(case):
-    template = Template.parse(case["template"], columns=list(case["row"]), source="golden")
     batch = pa.record_batch({name: [cell] for name, cell in case["row"].items()})
-    (request,) = build_form(template, **case["options"]).render(batch)
+    form = build_form(batch.schema, source="golden", template=case["template"], **case["options"])
+    (request,) = form.render(batch)
     assert request.params.decode() == case["params"]
     assert request.address.hex() == case["custom_id"]
 
@@ -70,9 +70,7 @@ def doors(table, folder):
 @example([(wild, "x") for wild in WILD])
 def test_the_same_text_has_the_same_address_through_every_door(folder, rows):
     table = pa.table({"a": [a for a, _ in rows], "b": [b for _, b in rows]})
-    form = build_form(
-        Template.parse("{b}: {a}", columns=["a", "b"], source="doors"), model="claude-haiku-4-5", max_tokens=16
-    )
+    form = build_form(table.schema, source="doors", template="{b}: {a}", model="claude-haiku-4-5", max_tokens=16)
     expected = list(form.render(table.to_batches()[0]))
     for source in doors(table, folder):
         taken = snapshot(source, folder / "snapshot.parquet")

@@ -46,7 +46,7 @@ def error(message="What the API says.", **more):
 
 
 def create(api, *, complete=True, body=(BODY,)):
-    return api.create(body, size=len(BODY), is_complete=lambda: complete)
+    return api.create(body, size=len(BODY), betas=(), is_complete=lambda: complete)
 
 
 # Clients
@@ -83,7 +83,7 @@ def test_a_token_or_an_authorization_header_is_enough(monkeypatch):
 
 def test_a_client_without_batches_is_refused():
     client = anthropic.AnthropicBedrock(aws_access_key="a", aws_secret_key="b", aws_region="us-east-1")
-    with pytest.raises(InputError, match="AnthropicBedrock has no Message Batches"):
+    with pytest.raises(InputError, match="AnthropicBedrock, and there are no Message Batches"):
         BatchesApi(client)
 
 
@@ -196,6 +196,26 @@ def test_an_error_passes_or_does_not(status, passing):
 def test_a_batch_that_the_api_does_not_know_is_none():
     with answering(404, error()) as server:
         assert api_of(server).retrieve("msgbatch_1") is None
+
+
+@pytest.mark.parametrize("field", ["created_at", "ended_at", "archived_at"])
+def test_a_time_without_a_zone_is_an_error_of_the_api(field):
+    with answering(200, BATCH | {field: "2026-11-22T10:00:00"}) as server, pytest.raises(ApiError, match="timezone"):
+        api_of(server).retrieve("msgbatch_1")
+
+
+@pytest.mark.parametrize("body", [b'{"data":[{"id":"\xff"}]}', b"\xff"])
+def test_bytes_that_are_no_text_are_an_error_of_the_api(body):
+    with answering(200, body) as server, pytest.raises(ApiError, match="is not the API's"):
+        api_of(server).newest_batch_id()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[bad", "http://127.0.0.1:port/", "\x00", "//127.0.0.1:1/x", "http://127.0.0.1:1/x"]
+)
+def test_a_results_url_that_is_none_or_leads_elsewhere_is_not_followed(url):
+    with answering(200, b"") as server, api_of(server).results("msgbatch_1", url):
+        assert [seen.path for seen in server.seen] == ["/v1/messages/batches/msgbatch_1/results"]
 
 
 def test_a_batch_id_cannot_leave_its_path():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from claude_pipeline import progress
 from claude_pipeline.cards import card
-from claude_pipeline.status import BatchStatus, RequestCounts, Status
+from claude_pipeline.status import BatchStatus, RequestCounts, Saved, Status
 
 RUNNING = Status(
     job_id="job_7f3k",
@@ -20,6 +20,7 @@ RUNNING = Status(
     rows=1_200,
     skipped=12,
     invalid=0,
+    refusals=(),
     duplicates=40,
     reused=0,
     requests=1_148,
@@ -27,7 +28,10 @@ RUNNING = Status(
     unanswered=None,
     input_tokens=123_456,
     output_tokens=34_567,
+    cache_read_tokens=0,
+    cache_write_tokens=0,
     cost_usd=0.1482,
+    saved=Saved(duplicates_usd=0.0074, reused_usd=0.0, caching_usd=0.0, batch_usd=0.1482),
     batches=(
         BatchStatus("msgbatch_1", "ended", 800, 1, 0.0, 60.0),
         BatchStatus("msgbatch_2", "in_progress", 300, 1, 0.0, None),
@@ -38,7 +42,16 @@ RUNNING = Status(
     submitted_at=0.0,
     ended_at=None,
 )
-FRESH = replace(RUNNING, counts=RequestCounts(), requests=0, input_tokens=0, output_tokens=0, cost_usd=0.0, batches=())
+FRESH = replace(
+    RUNNING,
+    counts=RequestCounts(),
+    requests=0,
+    input_tokens=0,
+    output_tokens=0,
+    cost_usd=0.0,
+    saved=Saved(0.0, 0.0, 0.0, 0.0),
+    batches=(),
+)
 ENDED = replace(RUNNING, state="ended", reason=None, counts=RequestCounts(succeeded=1_148), unanswered=0, ended_at=90.0)
 
 
@@ -74,6 +87,13 @@ def test_a_running_job_shows_who_it_is_how_far_it_is_and_what_it_costs():
         assert part in said
 
 
+def test_a_card_shows_what_was_saved_and_how_much_came_from_the_cache():
+    cached = replace(RUNNING, input_tokens=0, cache_read_tokens=900, cache_write_tokens=100)
+    said = words(replace(cached, saved=replace(RUNNING.saved, caching_usd=0.5)))
+    assert "1,000 in (90% from cache), 34,567 out" in said
+    assert "$0.66: $0.15 by batches, $0.50 by caching, $0.0074 by 40 duplicates" in said
+
+
 def test_the_bar_has_a_share_for_every_state_that_is_not_empty():
     styles = [attributes.get("style", "") for _, attributes in Page(card(RUNNING)).elements]
     assert [style.split()[0] for style in styles if style.startswith("flex:")] == [
@@ -87,6 +107,7 @@ def test_the_bar_has_a_share_for_every_state_that_is_not_empty():
 def test_a_job_that_has_sent_nothing_has_no_bar_and_no_zeros():
     said = words(FRESH)
     assert "1,200" in said
+    assert "40 duplicates: not asked, not paid" in said
     for part in ("requests", "Batches", "Tokens", "Cost"):
         assert part not in said
 

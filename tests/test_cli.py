@@ -13,7 +13,24 @@ from click.testing import CliRunner
 import claude_pipeline as cp
 from claude_pipeline.cli import main
 
-COMMANDS = ["run", "submit", "list", "status", "wait", "advance", "write", "cancel", "resume", "sandbox", "demo"]
+COMMANDS = [
+    "run",
+    "submit",
+    "estimate",
+    "list",
+    "status",
+    "wait",
+    "advance",
+    "write",
+    "failed",
+    "ask-again",
+    "compare",
+    "cancel",
+    "resume",
+    "budget",
+    "sandbox",
+    "demo",
+]
 ASK = ["--prompt-column", "prompt", "--model", "claude-haiku-4-5", "--max-tokens", "16", "--poll-interval", "0.05"]
 SEND = ASK[:-2]
 

@@ -95,3 +95,30 @@ def test_a_check_executed_alone_while_batches_run_says_nothing_and_is_green(slow
     result = again.execute_in_process(instance=location.instance)
 
     assert (result.success, result.get_asset_check_evaluations()) == (True, [])
+
+
+def test_the_answers_say_how_often_the_cache_was_hit_and_what_was_saved(sandbox, locate, store):
+    system = "Answer with one word, and be as kind as you can. " * 400
+    source = pa.concat_tables([REVIEWS, REVIEWS.slice(0, 1)])
+    said = locate(sandbox, build_labels(source=source, system=system, cache="1h")).materialize().metadata()
+
+    (status,) = cp.list_jobs(store=store)
+    assert said["claude/cache_read_tokens"] == status.cache_read_tokens > 0
+    assert said["claude/cache_write_tokens"] == status.cache_write_tokens > 0
+    assert said["claude/cache_hit_rate"] == pytest.approx(status.cache_hit_rate, rel=1e-5)
+    kinds = ("batches", "caching", "duplicates", "reuse")
+    saved = {kind: said[f"claude/saved_by_{kind}_usd"] for kind in kinds}
+    assert saved["reuse"] == 0
+    assert min(saved["batches"], saved["caching"], saved["duplicates"]) > 0
+    assert said["claude/saved_usd"] == pytest.approx(sum(saved.values()), rel=1e-4)
+
+
+def test_what_cannot_be_told_without_a_price_has_no_key(sandbox, locate):
+    said = locate(sandbox, build_labels(model="claude-of-tomorrow")).materialize().metadata()
+
+    assert {key for key in said if key.endswith("_usd")} == {
+        "claude/saved_by_caching_usd",
+        "claude/saved_by_duplicates_usd",
+        "claude/saved_by_reuse_usd",
+    }
+    assert "claude/cache_hit_rate" not in said

@@ -1,5 +1,6 @@
 """From a table to its answers in Dagster: what is materialized when, and what the pages say."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -280,3 +281,24 @@ def test_definitions_load_neither_the_sdk_nor_the_network_nor_need_credentials(t
 
     assert (result.stderr, result.stdout.strip()) == ("", "[]")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_makes_a_row_a_request_is_what_it_is_everywhere(locate, store, sandbox):
+    chat = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
+    table = pd.DataFrame({"chat": [chat], "question": ["Why?"], "model": ["claude-opus-5-5"]})
+    labels = build_labels(
+        upstream="reviews",
+        messages_column="chat",
+        template="{question}",
+        system="Be brief.",
+        model=None,
+        params_columns={"model": "model"},
+        max_cost_usd=1,
+    )
+    location = locate(sandbox, asset_of(table), labels)
+    assert location.materialize().materialized == ["reviews", "labels_batch", "labels"]
+    (request,) = sandbox.requests()
+    params = json.loads(request.params)
+    assert params["messages"] == [*chat, {"role": "user", "content": "Why?"}]
+    assert (params["model"], params["system"]) == ("claude-opus-5-5", "Be brief.")
+    assert cp.list_jobs(store=store)[0].unanswered == 0

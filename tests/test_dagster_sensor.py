@@ -1,10 +1,13 @@
 """The sensor: what a tick does, says and requests, and what becomes of the runs that it requests."""
 
+import json
+
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from locations import LABELS_BATCH, REVIEWS, Location, build_labels
+from meddler import Answer, Meddler
 
 import claude_pipeline as cp
 from claude_pipeline.dagster import ClaudeResource
@@ -278,6 +281,47 @@ def test_an_older_job_of_another_account_does_not_hold_up_the_last(locate, slow_
 
     assert run.metadata()["dagster/row_count"] == 2
     assert [status.state for status in cp.list_jobs(store=store)] == ["in_progress", "ended"]
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_trouble_with_the_batch_of_one_job_holds_up_no_other(slow_sandbox, locate, store, status):
+    with Meddler(slow_sandbox.url) as meddler:
+        reviews = changing_asset(REVIEWS, REVIEWS.slice(0, 2).set_column(1, "text", [["One.", "Two."]]))
+        location = locate(meddler, reviews, build_labels(upstream="reviews"))
+        location.materialize("reviews", "labels_batch")
+        location.materialize("reviews", "labels_batch")
+        older = cp.list_jobs(store=store)[0].batches[0].batch_id
+        meddler.meddle = lambda seen, true: hidden(older, status, seen, true)
+        slow_sandbox.advance_clock(3600)
+        tick = location.tick()
+        run = location.run_requested(tick)
+
+    assert run.metadata()["dagster/row_count"] == 2
+    assert [status.state for status in cp.list_jobs(store=store)] == ["in_progress", "ended"]
+
+
+def hidden(batch_id, status, seen, true):
+    """Leave a batch out of lists, and refuse to show it."""
+    if seen.path.endswith(batch_id):
+        return Answer(status, b"{}")
+    if "?" not in seen.path:
+        return None
+    page = json.loads(true.body)
+    page["data"] = [batch for batch in page["data"] if batch["id"] != batch_id]
+    return Answer(200, json.dumps(page).encode(), true.headers)
+
+
+def test_results_that_may_come_late_request_no_run_before_their_pause_is_over(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    slow_sandbox.fail_next("results", "missing_line", times=3)
+
+    run, tick = location.look(), location.tick()
+
+    assert (run.success, run.materialized) == (True, [])
+    assert not tick.run_requests
+    assert "They may come late; looking again in" in tick.skip_message
 
 
 def test_a_canceled_job_materializes_what_was_answered(slow_sandbox, locate, store):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from claude_pipeline import display
 from claude_pipeline.cli.live import Lines, bar, board, shares
-from claude_pipeline.status import BatchStatus, RequestCounts, Status
+from claude_pipeline.status import BatchStatus, Refusal, RequestCounts, Saved, Status
 
 STARTED = 1_790_000_000.0
 RUNNING = Status(
@@ -22,6 +22,7 @@ RUNNING = Status(
     rows=12_000,
     skipped=12,
     invalid=3,
+    refusals=(Refusal("missing_field", 3, "Row 2: Column 'a' is null."),),
     duplicates=340,
     reused=97,
     requests=11_548,
@@ -29,7 +30,10 @@ RUNNING = Status(
     unanswered=None,
     input_tokens=1_234_567,
     output_tokens=345_678,
+    cache_read_tokens=0,
+    cache_write_tokens=0,
     cost_usd=0.4213,
+    saved=Saved(duplicates_usd=0.0124, reused_usd=0.0035, caching_usd=0.0, batch_usd=0.4213),
     batches=(
         BatchStatus("msgbatch_1", "ended", 8_000, 1, STARTED, STARTED + 60),
         BatchStatus("msgbatch_2", "in_progress", 3_000, 1, STARTED, None),
@@ -49,6 +53,7 @@ ENDED = replace(
     batches=(RUNNING.batches[0],),
     ended_at=STARTED + 754,
 )
+NOTHING, UNKNOWN = Saved(0.0, 0.0, 0.0, 0.0), Saved(None, None, None, None)
 COUNTS = st.builds(RequestCounts, *[st.integers(0, 10_000_000)] * 6)
 
 
@@ -77,20 +82,67 @@ def test_a_full_line_says_what_a_job_waits_for():
 def test_the_summary_tells_what_became_of_every_row():
     assert display.summary(ENDED).splitlines() == [
         "Rows:        12,000: 11,960 answered, 12 skipped (blank prompt), 28 unanswered",
-        "Unanswered:  28 rows: 20 requests errored, 5 requests expired, 3 rows could not be sent",
+        "Unanswered:  28 rows: 20 requests errored, 5 requests expired, 3 rows not sent (missing_field)",
+        "Not sent:    Row 2: Column 'a' is null.",
         "Requests:    11,548: 11,523 succeeded, 20 errored, 5 expired",
-        "Saved:       340 duplicates, 97 reused from other jobs: not asked, not paid",
         "Batches:     1",
         "Tokens:      1,234,567 in, 345,678 out",
         "Cost:        $0.42",
+        "Saved:       $0.44: $0.42 by batches, $0.0124 by 340 duplicates, $0.0035 by 97 reused rows",
         "Took:        12 min 34 s",
     ]
 
 
 def test_the_summary_leaves_out_what_did_not_happen():
-    clean = replace(ENDED, skipped=0, invalid=0, duplicates=0, reused=0, unanswered=0, cost_usd=None)
+    clean = replace(
+        ENDED, skipped=0, invalid=0, refusals=(), duplicates=0, reused=0, unanswered=0, cost_usd=0.0, saved=NOTHING
+    )
     labels = [label for label, _ in display.facts(clean)]
-    assert labels == ["Rows", "Requests", "Batches", "Tokens", "Took"]
+    assert labels == ["Rows", "Requests", "Batches", "Tokens", "Cost", "Took"]
+
+
+@pytest.mark.parametrize(
+    ("saved", "text"),
+    [
+        (NOTHING, None),
+        (replace(NOTHING, batch_usd=0.42), "$0.42 by batches"),
+        (Saved(0.0, 0.0, 1.2, 0.36), "$1.56: $0.36 by batches, $1.20 by caching"),
+        (Saved(0.0, 0.0, -0.2, 0.36), "$0.16: $0.36 by batches, -$0.20 by caching"),
+        (Saved(None, 0.0, 1.2, None), "?: ? by batches, $1.20 by caching"),
+        (UNKNOWN, None),
+    ],
+)
+def test_what_was_saved_is_told_by_what_it_was_saved_by(saved, text):
+    status = replace(ENDED, duplicates=0, reused=0, saved=saved)
+    assert dict(display.facts(status)).get("Saved") == text
+
+
+@pytest.mark.parametrize("saved", [NOTHING, UNKNOWN])
+def test_before_there_are_dollars_the_summary_tells_what_was_not_asked(saved):
+    status = replace(RUNNING, duplicates=1, saved=saved)
+    assert dict(display.facts(status))["Saved"] == "1 duplicate, 97 reused rows: not asked, not paid"
+
+
+def test_an_unknown_price_is_said_and_is_not_nothing():
+    unknown = replace(ENDED, duplicates=2, reused=0, cost_usd=None, saved=replace(UNKNOWN, caching_usd=0.1))
+    facts = dict(display.facts(unknown))
+    assert facts["Cost"] == "? (no known price)"
+    assert facts["Saved"] == "?: ? by batches, $0.10 by caching, ? by 2 duplicates"
+    assert "cost so far: ?" in drawn(unknown)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "read", "written", "text"),
+    [
+        (100, 0, 0, "100 in, 5 out"),
+        (20, 980, 0, "1,000 in (98% from cache), 5 out"),
+        (0, 0, 1_000, "1,000 in (0% from cache), 5 out"),
+        (1, 99_999, 0, "100,000 in (99% from cache), 5 out"),
+    ],
+)
+def test_tokens_in_are_whole_prompts_with_the_share_that_came_from_the_cache(fresh, read, written, text):
+    status = replace(ENDED, input_tokens=fresh, cache_read_tokens=read, cache_write_tokens=written, output_tokens=5)
+    assert display.tokens(status) == text
 
 
 @pytest.mark.parametrize(
@@ -102,6 +154,7 @@ def test_the_summary_leaves_out_what_did_not_happen():
         (0.0123, "$0.0123"),
         (0.42, "$0.42"),
         (1234.5, "$1,234.50"),
+        (-0.0123, "-$0.0123"),
     ],
 )
 def test_dollars_show_the_digits_that_matter(amount, text):

@@ -1,23 +1,28 @@
 """The ledger: compare-and-set, claims that are won or lost, leases, and transactions that are all or nothing."""
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+from base64 import b64encode
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_pipeline.database import SCHEMA_VERSION
 from claude_pipeline.errors import StoreError
+from claude_pipeline.forms import build_form
 from claude_pipeline.leases import is_dead, new_owner
 from claude_pipeline.ledger import Ledger
+from claude_pipeline.planning import Settings
 from claude_pipeline.shards import Members
 
 ME = new_owner()
@@ -398,6 +403,30 @@ def test_the_clock_is_the_databases(ledger, tmp_path):
     assert first > 1_700_000_000
 
 
+MODEL = {"model": "claude-haiku-4-5", "max_tokens": 9}
+FIRST_SETTINGS = {
+    "label": "x",
+    "form": {
+        "template": {"texts": ["Hi ", ""], "fields": ["a"]},
+        "header": b64encode('[[],"é"]\n'.encode()).decode(),
+        "prefix": b64encode(
+            b'{"model":"claude-haiku-4-5","max_tokens":9,"messages":[{"role":"user","content":'
+        ).decode(),
+        "suffix": b64encode(b"}]}").decode(),
+    },
+    "model": "claude-haiku-4-5",
+    "id_column": None,
+    "prefix": "",
+    "base_url": None,
+    "limits": {
+        "max_batch_requests": 100_000,
+        "max_batch_bytes": 256_000_000,
+        "max_queued_requests": 200_000,
+        "max_attempts": 3,
+    },
+}
+
+
 def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_holds(tmp_path):
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path)
@@ -408,14 +437,21 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
         connection.execute("ALTER TABLE accounts DROP COLUMN polled_at")
         connection.execute("ALTER TABLE shards DROP COLUMN missing_from")
         connection.execute("ALTER TABLE shards DROP COLUMN api_ahead")
+        for column in ("cache_read_tokens", "cache_write_tokens", "cache_saved_usd", "reserved_usd"):
+            connection.execute(f"ALTER TABLE shards DROP COLUMN {column}")
+        connection.execute("ALTER TABLE jobs DROP COLUMN refusals")
+        connection.execute("UPDATE jobs SET settings = ?", (json.dumps(FIRST_SETTINGS),))
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     connection.close()
     for _ in range(2):
         migrated = Ledger(path)
         assert [shard.requests for shard in migrated.own_shards(job.job_id)] == [3]
-        assert migrated.jobs() == [job]
+        (kept,) = migrated.jobs()
+        assert replace(kept, settings="") == replace(job, settings="")
+        form = build_form(pa.schema({"a": pa.string()}), source="x", template="Hi {a}", salt="é", **MODEL)
+        assert Settings.of(kept).form == form
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("2",)
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("3",)
         assert connection.execute("SELECT polled_at FROM accounts").fetchall() == [(0.0,)]
     connection.close()
 

@@ -107,7 +107,7 @@ def test_waiting_shows_a_bar_and_then_the_job(executed):
 def test_asking_again_pays_for_the_new_row_alone(executed):
     bar, shown = code_cells(executed)[5].outputs
     assert "1 of 1 request" in bar.text
-    assert "13 reused from other jobs" in shown.data["text/html"]
+    assert "13 reused rows" in shown.data["text/html"]
 
 
 def test_nothing_is_left_behind(executed, folder):

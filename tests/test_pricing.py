@@ -7,7 +7,8 @@ from genai_prices import Usage, calc_price
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_pipeline.pricing import PriceList, TokenUsage, worst_case_usd
+from claude_pipeline.errors import InputError
+from claude_pipeline.pricing import PriceList, TokenUsage
 
 MODELS = ["claude-haiku-4-5", "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"]
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -66,13 +67,78 @@ def test_a_dated_model_id_has_the_price_of_its_model():
 
 def test_a_model_without_a_known_price_has_no_cost_rather_than_none_at_all():
     assert PriceList(NOW).usd("claude-of-tomorrow", TokenUsage(input=1)) is None
-    assert worst_case_usd("claude-of-tomorrow", requests=1, input_characters=1, max_tokens=1) is None
 
 
-def test_the_worst_case_is_every_answer_at_its_limit():
-    worst = worst_case_usd("claude-haiku-4-5", requests=1_000, input_characters=3_000_000, max_tokens=100)
-    assert worst == pytest.approx(1_000 * PriceList(NOW).usd("claude-haiku-4-5", TokenUsage(input=1_000, output=100)))
+def test_outside_of_a_batch_an_answer_costs_twice_as_much_but_for_its_searches():
+    prices, usage = PriceList(NOW), TokenUsage(input=1_000, output=1_000)
+    assert prices.live_usd("claude-haiku-5-5", usage) == 2 * prices.usd("claude-haiku-5-5", usage)
+    assert prices.live_usd("claude-haiku-4-5", TokenUsage(web_searches=3)) == pytest.approx(0.03)
+    assert prices.live_usd("claude-of-tomorrow", usage) is None
 
 
-def test_the_worst_case_of_nothing_is_nothing():
-    assert worst_case_usd("claude-haiku-4-5", requests=0, input_characters=0, max_tokens=9) == 0
+# A user's own prices
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Write prices into a store's folder and return the price list of that store."""
+
+    def write(text):
+        (tmp_path / "prices.toml").write_text(text)
+        return PriceList(NOW, store=tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize("model", ["claude-of-tomorrow", "claude-of-tomorrow-20271224"])
+def test_ones_own_price_is_taken_for_a_model_and_its_dated_ids(own, model):
+    prices = own("[claude-of-tomorrow]\ninput = 2\noutput = 8.5\n")
+    assert prices.live_usd(model, TokenUsage(input=1_000_000)) == pytest.approx(2)
+    assert prices.usd(model, TokenUsage(output=1_000_000)) == pytest.approx(4.25)
+
+
+def test_ones_own_price_goes_before_the_known_one_and_leaves_the_others(own):
+    prices, usage = own('["claude-haiku-4-5"]\ninput = 0.5\noutput = 0.5\n'), TokenUsage(input=1_000_000)
+    assert prices.live_usd("claude-haiku-4-5", usage) == pytest.approx(0.5)
+    assert prices.live_usd("claude-opus-5-5", usage) == PriceList(NOW).live_usd("claude-opus-5-5", usage)
+
+
+def test_prices_of_the_cache_follow_the_input_price_unless_they_are_given(own):
+    prices = own("[a]\ninput = 10\noutput = 1\n[b]\ninput = 10\noutput = 1\ncache_read = 7\n")
+    million = [TokenUsage(**{key: 1_000_000}) for key in ("cache_read", "cache_write", "cache_write_1h")]
+    assert [prices.live_usd("a", usage) for usage in million] == pytest.approx([1, 12.5, 20])
+    assert [prices.live_usd("b", usage) for usage in million] == pytest.approx([7, 12.5, 20])
+
+
+def test_a_file_that_the_environment_names_goes_before_the_stores(own, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text("[a]\ninput = 1\noutput = 1\n")
+    monkeypatch.setenv("CLAUDE_PIPELINE_PRICES", str(tmp_path / "mine.toml"))
+    prices = own("[a]\ninput = 2\noutput = 2\n")
+    assert prices.live_usd("a", TokenUsage(input=1_000_000)) == pytest.approx(1)
+
+
+def test_a_file_that_the_environment_names_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAUDE_PIPELINE_PRICES", str(tmp_path / "none.toml"))
+    with pytest.raises(InputError, match=r"Cannot read the prices in .*none\.toml.*CLAUDE_PIPELINE_PRICES"):
+        PriceList(NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[a]\ninptu = 1\noutput = 1\n", r"no 'input' under \[a\]. Is it 'inptu'\?"),
+        ("[a]\ninput = 1\n", r"no 'output' under \[a\]. Give dollars per million tokens"),
+        ("[a]\ninput = 1\noutput = 1\ncache_reed = 1\n", r"'cache_reed' under \[a\]. Did you mean 'cache_read'\?"),
+        ("[a]\ninput = 1\noutput = 1\nzzz = 1\n", "There are: input, cache_read"),
+        ("[a.5]\ninput = 1\noutput = 1\n", r'needs quotes: \["claude-x.5"\]'),
+        ("input = 1\n", "has 'input' outside of a table"),
+        ("[a]\ninput = '1'\noutput = 1\n", "has input = '1' under"),
+        ("[a]\ninput = true\noutput = 1\n", "has input = True under"),
+        ("[a]\ninput = -1\noutput = 1\n", "has input = -1 under"),
+        ("[a]\ninput = nan\noutput = 1\n", "has input = nan under"),
+        ("[a\n", "are not TOML"),
+    ],
+)
+def test_a_mistake_in_ones_own_prices_is_named_with_its_place(own, text, words):
+    with pytest.raises(InputError, match=f"prices.toml.*{words}"):
+        own(text)

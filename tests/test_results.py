@@ -113,6 +113,30 @@ def test_a_file_that_is_not_what_was_sent_is_an_error_that_counts(lines, fault):
         spool_lines(lines, members(2), io.BytesIO())
 
 
+def test_a_file_that_begins_with_a_strangers_line_is_read_no_further():
+    def chunks():
+        yield line(7, succeeded()) + line(0, succeeded())[:20]
+        pytest.fail("It was read further.")
+
+    with pytest.raises(ResultsError, match="The first result belongs to none of the 2 requests") as found:
+        spool_lines(chunks(), members(2), io.BytesIO())
+    assert found.value.strangers
+
+
+@pytest.mark.parametrize("spoiled", [b'"\xff"', b'{"custom_id":"\xff"}'])
+def test_bytes_that_are_no_text_are_unreadable(spoiled):
+    with pytest.raises(ResultsError, match="1 unreadable, 1 missing"):
+        spool_lines([line(0, succeeded()), spoiled], members(2), io.BytesIO())
+
+
+def test_an_answer_whose_bytes_are_no_text_is_no_result():
+    spoiled = line(0, succeeded(text("Hi"))).replace(b"Hi", b"\xff")
+    with tempfile.TemporaryFile() as file:
+        spool = spool_lines([spoiled], members(1), file)
+        with pytest.raises(ResultsError, match="A result line is not what the API documents"):
+            list(decode(file, spool, PRICES))
+
+
 def test_a_line_that_is_no_result_is_shown():
     with pytest.raises(ResultsError, match=r"A result line is not what the API documents .*custom_id"):
         decode_all([{"type": "succeeded", "message": "Hello"}])

@@ -200,7 +200,7 @@ def test_a_batch_whose_id_could_name_another_file_is_no_batch(sandbox, store, ta
 
     with Meddler(sandbox.url, rename) as meddler:
         job = submit(meddler.url, store, table)
-        assert "is no batch" in job.status().reason
+        assert "is not the API's" in job.status().reason
         assert "is not the API's" in job.advance().reason
         meddler.meddle = lambda _seen, _true: None
         assert job.wait(poll_interval=0).status().unanswered == 0

@@ -14,7 +14,7 @@ from anthropic import Anthropic
 from meddler import Answer, Meddle, Meddler, Seen
 
 import claude_pipeline as cp
-from claude_pipeline import advancing
+from claude_pipeline import advancing, batches
 from claude_pipeline.leases import new_owner
 from claude_pipeline.store import Store
 
@@ -113,12 +113,17 @@ results garbled     | canceling                         | ended blocked
 results doubled     | lost                              | submitting in_progress
 results doubled     | in_progress ended                 | ended blocked
 results doubled     | canceling                         | ended blocked
-results empty       | lost                              | submitting in_progress
-results empty       | in_progress ended                 | ended blocked
-results empty       | canceling                         | ended blocked
-results short       | lost                              | submitting in_progress
-results short       | in_progress ended                 | collected+in_progress in_progress
-results short       | canceling                         | collected ended
+results empty, young| lost                              | submitting in_progress
+results empty, young| in_progress ended                 | ended in_progress
+results empty, young| canceling                         | ended canceling
+results empty, old  | lost                              | submitting in_progress
+results empty, old  | in_progress ended                 | ended blocked
+results empty, old  | canceling                         | ended blocked
+results short, young| lost                              | submitting in_progress
+results short, young| in_progress ended                 | ended in_progress
+results short, young| canceling                         | ended canceling
+results short, old  | lost in_progress ended            | collected+in_progress in_progress
+results short, old  | canceling                         | collected ended
 
 it has ended        | planned uploading overdue         | in_progress in_progress
 it has ended        | doubtful                          | submitting in_progress
@@ -363,8 +368,10 @@ EVENTS: dict[str, Callable[[World], None]] = {
     "results 404, old": refused("results", 404),
     "results garbled": meddled(spoiling(lambda lines: [b"<html>\n", *lines[1:]])),
     "results doubled": meddled(spoiling(lambda lines: [*lines, lines[0]])),
-    "results empty": meddled(spoiling(lambda _lines: [])),
-    "results short": meddled(spoiling(lambda lines: lines[1:])),
+    "results empty, young": meddled(spoiling(lambda _lines: [])),
+    "results empty, old": meddled(spoiling(lambda _lines: [])),
+    "results short, young": meddled(spoiling(lambda lines: lines[1:])),
+    "results short, old": meddled(spoiling(lambda lines: lines[1:])),
     "nothing": nothing,
     "it has ended": lambda world: world.sandbox.advance_clock(HOUR),
     "others cancel it": canceled_by_others,
@@ -375,7 +382,7 @@ EVENTS: dict[str, Callable[[World], None]] = {
     "resume": nothing,
     "another holds it": held_by_another,
 }
-PAID_AGAIN = {"retrieve 404, old", "results short", "retrieve archived", "it is archived"}
+PAID_AGAIN = {"retrieve 404, old", "results short, old", "retrieve archived", "it is archived"}
 
 
 def can_meet(state: str, event: str) -> bool:
@@ -443,8 +450,10 @@ def test_a_state_meets_an_event(world, state, event, monkeypatch):
     if event.startswith(("retrieve", "results")):
         world.sandbox.advance_clock(HOUR)
     with monkeypatch.context() as patch:
-        if event.endswith(", old"):
-            patch.setattr(advancing, "_PASSING_404_SECONDS", -10 * MONTH)
+        if event.endswith((", young", ", old")):
+            youth = 10 * MONTH if event.endswith("young") else -10 * MONTH
+            patch.setattr(advancing, "_PASSING_404_SECONDS", youth)
+            patch.setattr(batches, "RESULTS_SETTLE_SECONDS", youth)
         EVENTS[event](world)
         take_a_step(world, event)
     assert world.where() == EXPECTED[state, event]

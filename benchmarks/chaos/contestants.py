@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep
 
@@ -104,6 +105,6 @@ def _hurry(began: float) -> None:
 
 
 _CLIENT = make_client("http://127.0.0.1:1")
-pricing.worst_case_usd(MODEL, requests=1, input_characters=1, max_tokens=1)
+pricing.PriceList(datetime.now(UTC)).tiers(MODEL)
 _ = cp.submit
 gc.freeze()

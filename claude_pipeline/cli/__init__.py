@@ -1,7 +1,10 @@
 """The `claude-pipeline` command: parse, call the one public function, print."""
 
 from claude_pipeline.cli.asking import run, submit
-from claude_pipeline.cli.following import advance, cancel, list_jobs, resume, status, wait, write
+from claude_pipeline.cli.comparing import compare
+from claude_pipeline.cli.estimating import estimate
+from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, resume, status, wait, write
+from claude_pipeline.cli.mending import ask_again, failed
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
 from claude_pipeline.cli.trying import demo
@@ -26,7 +29,24 @@ main = Shell(
     Exit codes: 0 every row answered · 1 an error · 2 bad usage
     3 ended with rows unanswered · 4 not ended · 130 interrupted, batches run on
     """,
-    commands=[run, submit, list_jobs, status, wait, advance, write, cancel, resume, sandbox, demo],
+    commands=[
+        run,
+        submit,
+        estimate,
+        list_jobs,
+        status,
+        wait,
+        advance,
+        write,
+        failed,
+        ask_again,
+        compare,
+        cancel,
+        resume,
+        budget,
+        sandbox,
+        demo,
+    ],
 )
 
 __all__ = ["main"]

@@ -7,16 +7,15 @@ import click
 import claude_pipeline as cp
 from claude_pipeline.cli import options
 from claude_pipeline.cli.live import progress
-from claude_pipeline.cli.options import Place, Settings
+from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_json
+from claude_pipeline.cli.requesting import Settings, asking, check_prompt
 from claude_pipeline.cli.shell import leave, say, stop
 from claude_pipeline.cli.waiting import next_step, report, wait_for, written
 
-_EXAMPLE = "--prompt-column prompt, or --template 'Label: {text}'"
-
 
 @click.command(short_help="Ask every row of a table, wait, and write the answers.")
-@options.asking
+@asking
 @options.out
 @options.waiting
 @options.place
@@ -52,7 +51,7 @@ def run(
 
 
 @click.command(short_help="Send a table's requests and print the job's id.")
-@options.asking
+@asking
 @options.place
 @options.as_json
 def submit(*, source: tuple[str, ...], as_json: bool, **settings: Unpack[Settings]) -> None:
@@ -79,19 +78,10 @@ def submit(*, source: tuple[str, ...], as_json: bool, **settings: Unpack[Setting
 
 
 def _submit(source: tuple[str, ...], settings: Settings) -> "cp.Job":
-    _check_prompt(settings)
+    check_prompt(settings)
     try:
         with progress(f"Planning and sending {', '.join(source)}"):
             return cp.submit(source[0] if len(source) == 1 else list(source), **settings)
     except KeyboardInterrupt as interruption:
         say("Interrupted while sending. Nothing is lost: the same command picks up where it was.")
         stop(interruption)
-
-
-def _check_prompt(settings: Settings) -> None:
-    given = [key for key in ("prompt_column", "template", "template_file") if settings[key] is not None]
-    if not given:
-        raise click.UsageError(f"Missing the prompt: give {_EXAMPLE}, or --template-file PATH.")
-    if len(given) > 1:
-        names = " and ".join(f"--{key.replace('_', '-')}" for key in given)
-        raise click.UsageError(f"{names} exclude each other; give one of them.")

@@ -18,9 +18,8 @@ from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_table
 from claude_pipeline.cli.shell import leave, say
 from claude_pipeline.cli.waiting import next_step, wait_for
-from claude_pipeline.demo import MAX_TOKENS, MODEL, ask, prompts, standard_library
+from claude_pipeline.demo import MAX_TOKENS, MODEL, TEMPLATE, ask, standard_library
 from claude_pipeline.errors import OutputError
-from claude_pipeline.pricing import worst_case_usd
 from claude_pipeline.status import Status
 
 _HEADER = ("FUNCTION OR CLASS", "RESPONSE")
@@ -55,11 +54,11 @@ def _checked(out: str) -> Path:
 
 
 def _confirm(table: pa.Table) -> None:
-    distinct = set(prompts(table))
-    characters = sum(map(len, distinct))
-    cost = worst_case_usd(MODEL, requests=len(distinct), input_characters=characters, max_tokens=MAX_TOKENS)
-    price = f"at most about {display.usd(cost)}" if cost is not None else "a price that is not known here"
-    say(f"{display.count(len(distinct))} requests to {MODEL} through the real API, for {price}.")
+    found = cp.estimate(table, template=TEMPLATE, model=MODEL, max_tokens=MAX_TOKENS, exact=0)
+    price = (
+        f"at most about {display.usd(found.batch_usd.worst)}" if found.batch_usd else "a price that is not known here"
+    )
+    say(f"{display.count(found.requests)} requests to {MODEL} through the real API, for {price}.")
     click.confirm("Send them?", abort=True, err=True)
 
 

@@ -142,6 +142,5 @@ def _legend(counts: RequestCounts) -> Text:
 
 def _figures(status: Status) -> str:
     parts = [f"batches: {display.batches(status)}", f"tokens: {display.tokens(status)}"]
-    if cost := display.usd(status.cost_usd):
-        parts.append(f"cost so far: {cost}")
+    parts.append(f"cost so far: {display.usd(status.cost_usd) or '?'}")
     return " · ".join(parts)

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import click
 from rich.console import Console
@@ -19,8 +20,13 @@ _STYLES = {"in_progress": "cyan", "planning": "cyan", "ended": "green", "blocked
 
 def print_json(statuses: Status | Sequence[Status]) -> None:
     """Print one status as an object, several as an array."""
-    data = asdict(statuses) if isinstance(statuses, Status) else [asdict(status) for status in statuses]
+    data = _plain(statuses) if isinstance(statuses, Status) else [_plain(status) for status in statuses]
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _plain(status: Status) -> dict[str, Any]:
+    saved = asdict(status.saved) | {"total_usd": status.saved.total}
+    return asdict(status) | {"cache_hit_rate": status.cache_hit_rate, "saved": saved}
 
 
 def print_jobs(statuses: Sequence[Status]) -> None:

@@ -97,11 +97,14 @@ def build_batch_defs(
 
 
 def _check_request(request: "cp.SubmitOptions") -> None:
-    required, taken = cp.SubmitOptions.__required_keys__, cp.SubmitOptions.__annotations__
-    for name in request.keys() - taken.keys():
-        raise TypeError(f"build_batch_defs has no argument {name!r}. Of a request it takes: {', '.join(taken)}.")
-    for name in sorted(required - request.keys()):
-        raise TypeError(f"build_batch_defs needs the argument {name!r}.")
+    taken = [*cp.SubmitOptions.__optional_keys__]
+    for name in request.keys() - taken:
+        raise TypeError(
+            f"build_batch_defs has no argument {name!r}. Of a request it takes: {', '.join(sorted(taken))}."
+        )
+    for name in ("model", "max_tokens"):
+        if name not in request and name not in (request.get("params_columns") or ()):
+            raise TypeError(f"build_batch_defs needs the argument {name!r}.")
 
 
 def _checked(path: str | Path | None) -> Path | None:

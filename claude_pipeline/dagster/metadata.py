@@ -3,7 +3,7 @@
 import re
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,26 @@ def answers_metadata(status: "cp.Status", path: Path, file: pq.ParquetFile, pref
         "claude/batches": len(status.batches),
         "claude/input_tokens": status.input_tokens,
         "claude/output_tokens": status.output_tokens,
-        **({} if status.cost_usd is None else {"claude/cost_usd": float(f"{status.cost_usd:.6g}")}),
+        "claude/cache_read_tokens": status.cache_read_tokens,
+        "claude/cache_write_tokens": status.cache_write_tokens,
+        **dict(_figures(status)),
     }
+
+
+def _figures(status: "cp.Status") -> Iterator[tuple[str, float]]:
+    """Yield the figures that may be unknown; those that are have no key."""
+    figures = {
+        "cache_hit_rate": status.cache_hit_rate,
+        "cost_usd": status.cost_usd,
+        "saved_usd": status.saved.total,
+        "saved_by_batches_usd": status.saved.batch_usd,
+        "saved_by_caching_usd": status.saved.caching_usd,
+        "saved_by_duplicates_usd": status.saved.duplicates_usd,
+        "saved_by_reuse_usd": status.saved.reused_usd,
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            yield f"claude/{name}", float(f"{figure:.6g}")
 
 
 def _column_schema(file: pq.ParquetFile) -> dg.TableSchema:

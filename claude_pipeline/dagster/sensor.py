@@ -1,7 +1,7 @@
 """Sensing: a tick only polls, and requests a run when there is something to collect or to send."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -35,26 +35,23 @@ def build_batch_sensor(answers: Answers, job: Any, *, minimum_interval_seconds: 
     )
     def batch_sensor(context: dg.SensorEvaluationContext, claude: ClaudeResource) -> dg.SensorResult | dg.SkipReason:
         try:
-            jobs, held_up = _look(answers, claude)
+            jobs = _look(answers, claude)
         except cp.PipelineError as error:
             return dg.SkipReason(str(error))
         if not jobs:
             return dg.SkipReason(answers.nothing_submitted(context.instance, claude))
-        return _Tick(context, answers, claude, jobs, held_up=held_up).result()
+        return _Tick(context, answers, claude, jobs).result()
 
     return batch_sensor
 
 
-def _look(answers: Answers, claude: ClaudeResource) -> tuple[list["cp.Status"], frozenset[str]]:
-    """Return the asset's jobs, and the ids of those that nothing can be done for now: a poll notes why."""
+def _look(answers: Answers, claude: ClaudeResource) -> list["cp.Status"]:
+    """Return how the asset's jobs stand: the open ones as a poll reports them."""
     jobs = answers.jobs(claude)
     if not any(status.state in _OPEN for status in jobs):
-        return jobs, frozenset()
+        return jobs
     polled = {status.job_id: status for status in _poll(claude)}
-    jobs = answers.jobs(claude)
-    noted = [polled.get(status.job_id, status) for status in jobs]
-    pairs = zip(noted, jobs, strict=True)
-    return noted, frozenset(status.job_id for status, known in pairs if status.reason != known.reason)
+    return [polled.get(status.job_id, status) for status in answers.jobs(claude)]
 
 
 def _poll(claude: ClaudeResource) -> list["cp.Status"]:
@@ -70,11 +67,9 @@ class _Tick:
         answers: Answers,
         claude: ClaudeResource,
         jobs: Sequence["cp.Status"],
-        *,
-        held_up: Collection[str],
     ) -> None:
         self._context, self._answers, self._claude = context, answers, claude
-        self._jobs, self._held_up = jobs, held_up
+        self._jobs = jobs
         self._seen: dict[str, int] = json.loads(context.cursor or "{}")
 
     def result(self) -> dg.SensorResult:
@@ -100,7 +95,7 @@ class _Tick:
     def _is_due(self, status: "cp.Status") -> bool:
         if status.state == "ended":
             return status is self._jobs[-1] and not self._is_materialized(status)
-        return status.is_due and status.job_id not in self._held_up
+        return status.is_due
 
     def _is_materialized(self, status: "cp.Status") -> bool:
         event = self._context.instance.get_latest_materialization_event(self._answers.key)

@@ -1,0 +1,82 @@
+"""A shard's requests once more, checked against what was claimed, and the body of the create call that they make."""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from claude_pipeline.arrays import int64_array
+from claude_pipeline.errors import StoreError
+from claude_pipeline.planning import Settings
+from claude_pipeline.prompts import Request
+from claude_pipeline.records import Shard
+from claude_pipeline.shards import Members, write_body
+from claude_pipeline.store import Store, read_batches
+
+
+class ChangedFilesError(Exception):
+    """Files that rows of a shard name are not what they were when it was planned.
+
+    Attributes:
+        positions: Where those rows stand in the shard.
+    """
+
+    def __init__(self, positions: list[int]) -> None:
+        super().__init__(positions)
+        self.positions = positions
+
+
+def write_shard(store: Store, shard: Shard, settings: Settings, file: BinaryIO) -> int:
+    """Write the body of a shard's create call; return its size in bytes.
+
+    Raises:
+        ChangedFilesError: A file that a row names was changed; the body is of no use.
+        StoreError: The stored input no longer gives the same requests.
+    """
+    changed: list[int] = []
+
+    def unchanged() -> Iterator[Request]:
+        for position, request in enumerate(shard_requests(store, shard, settings)):
+            if request is None:
+                changed.append(position)
+            else:
+                yield request
+
+    size = write_body(unchanged(), file)
+    if changed:
+        raise ChangedFilesError(changed)
+    return size
+
+
+def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[Request | None]:
+    """Render a shard's requests once more, in its order; None where a file that the row names was changed.
+
+    Raises:
+        StoreError: The stored input no longer gives the same requests.
+    """
+    members, path = store.ledger.members(shard.shard), store.input_path(shard.job_id)
+    form = settings.form
+    between = (int(members.rows[0]), int(members.rows[-1]))
+    batches = (_pick(batch, at, members) for at, batch in read_batches(path, form.columns, between=between))
+    rendered = chain.from_iterable(map(form.render, batches))
+    count = 0
+    for count, (request, address) in enumerate(zip(rendered, members.split(), strict=False), 1):  # noqa: B007
+        if isinstance(request, Request) and request.address == address:
+            yield request
+        elif form.reads_files:
+            yield None
+        else:
+            raise _changed_input(store, shard)
+    if count < len(members):
+        raise _changed_input(store, shard)
+
+
+def _changed_input(store: Store, shard: Shard) -> StoreError:
+    return StoreError(f"{store.input_path(shard.job_id)} was changed after it was planned. Submit anew.")
+
+
+def _pick(batch: pa.RecordBatch, first: int, members: Members) -> pa.RecordBatch:
+    low, high = np.searchsorted(members.rows, [first, first + batch.num_rows])
+    return batch if high - low == batch.num_rows else batch.take(int64_array(members.rows[low:high] - first))

@@ -1,0 +1,144 @@
+"""Budgets: the dollars that a job, or a store for an account, may cost.
+
+They hold because the most that a batch can cost is reserved before it is sent, and settled when its usage is known.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from claude_pipeline.bodies import shard_requests
+from claude_pipeline.display import usd
+from claude_pipeline.measuring import Scales
+from claude_pipeline.planning import Settings
+from claude_pipeline.pricing import PRICES_FILE, PriceList
+from claude_pipeline.records import ENDED, PLANNED, QUEUED, Shard
+from claude_pipeline.store import Store
+
+_IN_FLIGHT = (*QUEUED, *ENDED)
+_ROUNDING = 1e-9  # sums of dollars are not exact
+
+
+class OverBudgetError(Exception):
+    """Not one request of a shard fits into its budgets, and nothing is in flight that may cost less than reserved."""
+
+
+class Budget(NamedTuple):
+    """Dollars that may be spent, that are spent, and that are reserved for what is in flight."""
+
+    whose: str
+    limit: float
+    spent: float
+    reserved: float
+
+    @property
+    def left(self) -> float:
+        """Dollars that may still be reserved."""
+        return self.limit - self.spent - self.reserved + _ROUNDING
+
+    def __str__(self) -> str:
+        reserved = f", {usd(self.reserved)} reserved" if self.reserved else ""
+        return f"of the {usd(self.limit)} that {self.whose} may cost {usd(self.spent) or '$0.00'} are spent{reserved}"
+
+
+def store_budget(store: Store, account: int) -> Budget | None:
+    """Return what a store may cost an account, if that is limited."""
+    limit = store.ledger.max_cost_usd
+    return None if limit is None else _sum_up("the store", limit, store.ledger.shards(account))
+
+
+def _budgets_of(store: Store, shard: Shard) -> list[Budget]:
+    limit = Settings.of(store.ledger.planner_of(shard)).limits.max_cost_usd
+    of_job = None if limit is None else _sum_up("the job", limit, store.ledger.own_shards(shard.job_id))
+    return [budget for budget in (of_job, store_budget(store, shard.account)) if budget]
+
+
+def _sum_up(whose: str, limit: float, shards: Sequence[Shard]) -> Budget:
+    spent = sum(_spent(shard) for shard in shards if shard.state == "collected")
+    reserved = sum(shard.reserved_usd or 0.0 for shard in shards if shard.state in _IN_FLIGHT)
+    return Budget(whose, limit, spent, reserved)
+
+
+def _spent(shard: Shard) -> float:
+    return (shard.reserved_usd or 0.0) if shard.cost_usd is None else shard.cost_usd
+
+
+def _tightest(store: Store, shard: Shard) -> Budget | None:
+    return min(_budgets_of(store, shard), key=lambda budget: budget.left, default=None)
+
+
+def has_budget(store: Store, shard: Shard) -> bool:
+    """Tell whether there is room in the budgets for all that a shard reserves."""
+    tightest = _tightest(store, shard)
+    return tightest is None or (shard.reserved_usd is not None and shard.reserved_usd <= tightest.left)
+
+
+def may_reserve(store: Store, shard: Shard) -> bool:
+    """Tell whether it is worth trying to send a planned shard, as far as budgets go."""
+    tightest = _tightest(store, shard)
+    return tightest is None or not tightest.reserved or (shard.reserved_usd or 0.0) <= tightest.left
+
+
+def fit(store: Store, shard: Shard) -> Shard | None:
+    """Cut a planned shard to what its budgets have room for; None if it waits until what is in flight is settled.
+
+    Raises:
+        OverBudgetError: It would wait for ever.
+    """
+    tightest = _tightest(store, shard)
+    if tightest is None or has_budget(store, shard):
+        return shard
+    if shard.reserved_usd is None or not tightest.reserved:
+        costs = _worst_costs(store, shard)
+        fitting = int(np.searchsorted(np.cumsum(costs), tightest.left, side="right"))
+        shard = _reserve(store, shard, costs, fitting, tightest)
+        if fitting:
+            return shard
+    _tell(store, shard.shard, tightest)
+    return None
+
+
+def _tell(store: Store, shard: int, budget: Budget) -> None:
+    store.ledger.move(shard, PLANNED, reason=f"A batch waits for the budget: {budget}.")
+
+
+def _reserve(store: Store, shard: Shard, costs: npt.NDArray[np.float64], fitting: int, tightest: Budget) -> Shard:
+    ledger = store.ledger
+    if not (fitting or tightest.reserved):
+        raise OverBudgetError(
+            f"The next request may cost {usd(float(costs[0]))}, but {tightest}. Submit again with a larger "
+            "max_cost_usd=, or give the store a larger budget, then `resume`."
+        )
+    with ledger.transaction():
+        current = ledger.shard(shard.shard)
+        if current.state != "planned" or current.requests != len(costs):  # another process was faster
+            return current
+        held = costs[: fitting or None].sum()
+        if 0 < fitting < len(costs) and (rest := ledger.split(shard, at=fitting)):
+            _tell(store, rest, tightest._replace(reserved=tightest.reserved + float(held)))
+        ledger.move(shard.shard, PLANNED, reserved_usd=float(held))
+    return ledger.shard(shard.shard)
+
+
+def _worst_costs(store: Store, shard: Shard) -> npt.NDArray[np.float64]:
+    """Return the most that each request of a shard can cost in dollars.
+
+    Raises:
+        OverBudgetError: A model has no known price.
+    """
+    settings = Settings.of(store.ledger.planner_of(shard))
+    prices, scales = PriceList(datetime.now(UTC), store=store.path), Scales(settings.form)
+    costs = []
+    for request in shard_requests(store, shard, settings):
+        weight = scales.weigh(request.params) if request else None
+        cost = weight.worst_case_usd(prices) if weight else 0.0
+        if cost is None:
+            raise OverBudgetError(
+                f"There is no known price for {weight.model if weight else ''}, so no budget can be kept. "
+                f"Give its price in {store.path / PRICES_FILE}, then `resume`."
+            )
+        costs.append(cost)
+    return np.array(costs, dtype=np.float64)

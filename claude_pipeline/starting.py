@@ -1,0 +1,91 @@
+"""Starting: a snapshot and its settings become a job of the store, if it may cost what it is expected to."""
+
+from base64 import b32encode
+from collections.abc import Callable
+from hashlib import blake2b
+from math import inf
+
+import msgspec
+
+from claude_pipeline.budgets import store_budget
+from claude_pipeline.display import usd
+from claude_pipeline.errors import InputError
+from claude_pipeline.estimates import Estimate
+from claude_pipeline.planning import Settings
+from claude_pipeline.preflight import preflight as check_first
+from claude_pipeline.pricing import PRICES_FILE
+from claude_pipeline.prompts import RequestForm
+from claude_pipeline.sessions import Session
+from claude_pipeline.sources import Snapshot
+from claude_pipeline.store import Store, read_batches
+
+
+def start(
+    store: Store,
+    session: Session,
+    taken: Snapshot,
+    settings: Settings,
+    *,
+    name: str | None,
+    preflight: bool,
+    estimated: Callable[[], Estimate],
+) -> str:
+    """Make a snapshot a job, unless it is one already; return its id.
+
+    Args:
+        store: Where the job will live.
+        session: Who asks.
+        taken: The input, whose file moves to the job.
+        settings: What was asked for.
+        name: What to call the job in lists.
+        preflight: Whether the API should see the first request before anything is sent.
+        estimated: Says what it would cost, if somebody has to know.
+
+    Raises:
+        InputError: The API would refuse the requests, or they are expected to cost more than they may.
+    """
+    digest = _digest(taken, settings.form)
+    job_id = _job_id(store.ledger.account_name(session.account), name, digest, settings)
+    if preflight and store.ledger.job(job_id) is None:
+        check_first(session.api, settings.form, taken.path, label=taken.label)
+    _check_cost(store, session, settings, estimated)
+    store.keep_input(taken.path, job_id)
+    store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
+    return job_id
+
+
+def _check_cost(store: Store, session: Session, settings: Settings, estimated: Callable[[], Estimate]) -> None:
+    """Refuse what is expected to cost more than there is."""
+    of_store = store_budget(store, session.account)
+    most_of_job = settings.limits.max_cost_usd or inf
+    left = {"max_cost_usd": most_of_job, "the budget of the store": of_store.left if of_store else inf}
+    name, most = min(left.items(), key=lambda item: item[1])
+    if most == inf:
+        return
+    cost = estimated().batch_usd
+    if cost is None:
+        raise InputError(
+            f"A model has no known price, so {name} cannot be kept. Give its price in {store.path / PRICES_FILE}."
+        )
+    if cost.expected > most:
+        raise InputError(
+            f"This is expected to cost {usd(cost.expected)} ({usd(cost.low)} to {usd(cost.high)}), more than the "
+            f"{usd(most) or '$0.00'} left of {name}. Nothing was sent. Raise it, or ask less."
+        )
+
+
+def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> str:
+    parts = [account, name, digest, settings.prefix, settings.form]
+    address = blake2b(msgspec.json.encode(parts), digest_size=10).digest()
+    return f"job_{b32encode(address).decode().lower()}"
+
+
+def _digest(taken: Snapshot, form: RequestForm) -> str:
+    """Return what tells one input from another: its own digest, and when the files that it names were changed."""
+    columns = form.path_columns(taken.schema)
+    if not columns:
+        return taken.digest
+    hashed = blake2b(taken.digest.encode(), digest_size=16)
+    for _, batch in read_batches(taken.path, columns):
+        hashed.update(form.stamp(batch))
+    return hashed.hexdigest()

@@ -1,0 +1,176 @@
+"""Accounts, jobs and shards as they stand, and every change of their state: a compare-and-set in one transaction."""
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import fields
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from claude_pipeline.database import Database, assignments, conditions, marks
+from claude_pipeline.records import OPEN_JOBS, QUEUED, JobRecord, Shard, ShardState
+from claude_pipeline.shards import Members
+from claude_pipeline.status import JobState
+
+_JOB = ", ".join(f"jobs.{field.name}" for field in fields(JobRecord))
+_SHARD = ", ".join(f"shards.{field.name}" for field in fields(Shard))
+
+
+class States:
+    """What is recorded of the jobs and shards of one store."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path)
+        self.now = self._database.now
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Run what the body does as one transaction."""
+        return self._database.transaction()
+
+    @property
+    def max_cost_usd(self) -> float | None:
+        """What the store may cost each account in dollars, if that is limited."""
+        rows = self._database.rows("SELECT value FROM meta WHERE key = 'max_cost_usd'")
+        return float(rows[0][0]) if rows else None
+
+    def limit_cost(self, max_cost_usd: float | None) -> None:
+        """Limit what the store may cost each account, or no longer."""
+        with self.transaction():
+            self._database.run("DELETE FROM meta WHERE key = 'max_cost_usd'")
+            if max_cost_usd is not None:
+                self._database.run("INSERT INTO meta VALUES ('max_cost_usd', ?)", (repr(max_cost_usd),))
+
+    # Accounts and jobs
+
+    def account(self, name: str) -> int:
+        """Return an account's number, the same for ever."""
+        with self.transaction():
+            self._database.run("INSERT INTO accounts (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+            ((account,),) = self._database.rows("SELECT account FROM accounts WHERE name = ?", (name,))
+        return int(account)
+
+    def account_name(self, account: int) -> str:
+        """Return what an account was learned as."""
+        ((name,),) = self._database.rows("SELECT name FROM accounts WHERE account = ?", (account,))
+        return str(name)
+
+    def begin_poll(self, account: int, *, unless_within: float) -> bool:
+        """Note that an account's batches are looked at now, unless anybody has done so in the last so many seconds."""
+        now = self.now()
+        # A time to come is of a clock that was wrong, and says nothing.
+        sql = "UPDATE accounts SET polled_at = ? WHERE account = ? AND NOT (polled_at > ? AND polled_at <= ?)"
+        return self._database.run(sql, (now, account, now - unless_within, now)) == 1
+
+    def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
+        """Open a job that is still to be planned; one that exists takes the new settings and the time."""
+        with self.transaction():
+            now = self.now()
+            self._database.run(
+                "INSERT INTO jobs (job_id, account, name, state, settings, rows, created_at, submitted_at)"
+                " VALUES (?, ?, ?, 'planning', ?, ?, ?, ?)"
+                " ON CONFLICT (job_id) DO UPDATE"
+                " SET settings = excluded.settings, submitted_at = excluded.submitted_at",
+                (job_id, account, name, msgspec.json.encode(settings).decode(), rows, now, now),
+            )
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """Return a job, or None."""
+        rows = self._database.rows(f"SELECT {_JOB} FROM jobs WHERE job_id = ?", (job_id,))
+        return JobRecord(*rows[0]) if rows else None
+
+    def jobs(self, states: Collection[JobState] | None = None, *, account: int | None = None) -> list[JobRecord]:
+        """List jobs, the one submitted last at the end."""
+        where, parameters = conditions(states, account)
+        rows = self._database.rows(f"SELECT {_JOB} FROM jobs{where} ORDER BY submitted_at, job_id", parameters)
+        return [JobRecord(*row) for row in rows]
+
+    def move_job(
+        self, job_id: str, states: Collection[JobState], *, owned_by: str | None = None, **changes: object
+    ) -> bool:
+        """Change a job in one of these states (and held by this owner, if one is given); tell whether it was."""
+        held, owner = _held_by(owned_by)
+        sql = f"UPDATE jobs SET {assignments(changes)} WHERE job_id = ? AND state IN ({marks(states)}){held}"
+        with self.transaction():
+            return self._database.run(sql, (*changes.values(), job_id, *states, *owner)) == 1
+
+    # Shards
+
+    def planner_of(self, shard: Shard) -> JobRecord:
+        """Return the job that planned a shard."""
+        rows = self._database.rows(f"SELECT {_JOB} FROM jobs WHERE job_id = ?", (shard.job_id,))
+        return JobRecord(*rows[0])
+
+    def shard(self, shard: int) -> Shard:
+        """Return a shard."""
+        if found := self._find(shard):
+            return found
+        raise LookupError(shard)
+
+    def _find(self, shard: int) -> Shard | None:
+        rows = self._database.rows(f"SELECT {_SHARD} FROM shards WHERE shard = ?", (shard,))
+        return Shard(*rows[0]) if rows else None
+
+    def members(self, shard: int) -> Members:
+        """Return which requests a shard holds."""
+        ((addresses, rows),) = self._database.rows("SELECT addresses, rows FROM members WHERE shard = ?", (shard,))
+        return Members(addresses, np.frombuffer(rows, dtype=np.int64))
+
+    def shards(
+        self, account: int, states: Collection[ShardState] | None = None, *, job_id: str | None = None
+    ) -> list[Shard]:
+        """List an account's shards, of all states or of these; of those, only what a job waits for if one is given."""
+        where, parameters = conditions(states, account)
+        if job_id is not None:
+            where += " AND shard IN (SELECT shard FROM job_shards WHERE job_id = ?)"
+            parameters += (job_id,)
+        rows = self._database.rows(f"SELECT {_SHARD} FROM shards{where} ORDER BY shard", parameters)
+        return [Shard(*row) for row in rows]
+
+    def own_shards(self, job_id: str) -> list[Shard]:
+        """List the shards that a job planned."""
+        rows = self._database.rows(f"SELECT {_SHARD} FROM shards WHERE job_id = ? ORDER BY shard", (job_id,))
+        return [Shard(*row) for row in rows]
+
+    def awaited_shards(self, job_id: str) -> list[Shard]:
+        """List the shards that a job waits for, its own and others'."""
+        sql = f"SELECT {_SHARD} FROM shards JOIN job_shards USING (shard) WHERE job_shards.job_id = ? ORDER BY shard"
+        return [Shard(*row) for row in self._database.rows(sql, (job_id,))]
+
+    def waiting_jobs(self, shard: int, states: Collection[JobState] = OPEN_JOBS) -> list[JobRecord]:
+        """List the jobs in these states that wait for a shard."""
+        sql = (
+            f"SELECT {_JOB} FROM jobs JOIN job_shards USING (job_id)"
+            f" WHERE job_shards.shard = ? AND jobs.state IN ({marks(states)}) ORDER BY jobs.created_at"
+        )
+        return [JobRecord(*row) for row in self._database.rows(sql, (shard, *states))]
+
+    def batch_ids(self) -> set[str]:
+        """Return every batch that the ledger knows."""
+        return {batch for (batch,) in self._database.rows("SELECT batch_id FROM shards WHERE batch_id IS NOT NULL")}
+
+    def queued_requests(self, account: int) -> int:
+        """Count the requests of an account that are sent or being sent, and have not ended."""
+        return sum(shard.requests for shard in self.shards(account, QUEUED))
+
+    def move(
+        self, shard: int, states: Collection[ShardState], *, owned_by: str | None = None, **changes: object
+    ) -> bool:
+        """Change a shard in one of these states (and held by this owner, if one is given); tell whether it was."""
+        held, owner = _held_by(owned_by)
+        sql = f"UPDATE shards SET {assignments(changes)} WHERE shard = ? AND state IN ({marks(states)}){held}"
+        with self.transaction():
+            moved = self._database.run(sql, (*changes.values(), shard, *states, *owner)) == 1
+            if moved and "state" in changes:
+                self._count_change(shard)
+        return moved
+
+    def _count_change(self, shard: int) -> None:
+        self._database.run(
+            "UPDATE jobs SET changes = changes + 1 WHERE job_id IN (SELECT job_id FROM job_shards WHERE shard = ?)",
+            (shard,),
+        )
+
+
+def _held_by(owner: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("", ()) if owner is None else (" AND owner = ?", (owner,))

@@ -1,0 +1,100 @@
+"""Budgets hold: what could cost too much is refused, waits for what is in flight, or blocks its job in words."""
+
+import pandas as pd
+import pytest
+
+import claude_pipeline as cp
+
+TABLE = pd.DataFrame({"text": [f"Say {number}." for number in range(40)]})
+LONG = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 1000}
+WORST_USD = 0.0026  # of one such row at half price: a thousand tokens out at $5 a million, and a few in
+
+
+@pytest.fixture
+def ask(sandbox, tmp_path):
+    def ask(source=TABLE, **options):
+        return cp.submit(source, store=tmp_path / "store", base_url=sandbox.url, **{**LONG, **options})
+
+    return ask
+
+
+def teach(ask):
+    """Let the store know how short the answers are."""
+    ask(pd.DataFrame({"text": ["Say something."]})).wait(poll_interval=0)
+
+
+def test_what_is_expected_to_cost_more_is_refused_before_anything_is_sent(ask, sandbox, tmp_path):
+    with pytest.raises(cp.InputError, match=r"expected to cost \$0\.05.*more than the \$0\.0100 left of max_cost_usd"):
+        ask(max_cost_usd=0.01)
+    assert sandbox.usage()["requests_accepted"] == 0
+    assert cp.list_jobs(store=tmp_path / "store") == []
+
+
+def test_no_more_is_in_flight_than_the_budget_could_bear(ask, sandbox):
+    teach(ask)
+    job = ask(max_cost_usd=10.5 * WORST_USD)
+    assert sandbox.usage()["requests_accepted"] - 1 == 10
+    assert "waits for the budget: of the $0.0273 that the job may cost $0.00 are spent, $0.02" in job.status().reason
+
+
+def test_a_budget_that_suffices_in_the_end_is_enough(ask, sandbox):
+    teach(ask)
+    status = ask(max_cost_usd=10.5 * WORST_USD).wait(poll_interval=0).status()
+    assert (status.state, status.unanswered) == ("ended", 0)
+    assert status.cost_usd < 10.5 * WORST_USD
+    assert sandbox.usage()["answers_billed_twice"] == 0
+
+
+def test_a_job_whose_budget_is_used_up_is_blocked_and_goes_on_with_a_larger_one(ask, sandbox):
+    teach(ask)
+    with pytest.raises(cp.JobBlockedError, match=r"larger max_cost_usd=.*`resume`"):
+        ask(max_cost_usd=WORST_USD / 2).wait(poll_interval=0)
+    assert sandbox.usage()["requests_accepted"] == 1
+    job = ask(max_cost_usd=1)
+    job.resume()
+    assert job.wait(poll_interval=0).status().unanswered == 0
+
+
+def test_a_budget_of_the_store_holds_for_all_its_jobs(ask, sandbox, tmp_path):
+    teach(ask)
+    cp.set_budget(10.5 * WORST_USD, store=tmp_path / "store")
+    job = ask()
+    assert sandbox.usage()["requests_accepted"] - 1 <= 10
+    assert "that the store may cost" in job.status().reason
+    other = ask(pd.DataFrame({"text": ["Something else"]}))
+    assert other.wait(poll_interval=0).status().unanswered == 0
+    assert job.wait(poll_interval=0).status().unanswered == 0
+
+
+def test_what_the_store_has_spent_counts(ask, tmp_path):
+    teach(ask)
+    spent = cp.list_jobs(store=tmp_path / "store")[0].cost_usd
+    cp.set_budget(spent, store=tmp_path / "store")
+    with pytest.raises(cp.InputError, match=r"left of the budget of the store"):
+        ask()
+    cp.set_budget(None, store=tmp_path / "store")
+    assert ask().wait(poll_interval=0).status().unanswered == 0
+
+
+def test_a_model_without_a_price_has_no_budget(ask, tmp_path):
+    with pytest.raises(cp.InputError, match=r"no known price, so max_cost_usd cannot be kept.*prices\.toml"):
+        ask(model="claude-unheard-of", max_cost_usd=1)
+    (tmp_path / "store" / "prices.toml").write_text("[claude-unheard-of]\ninput = 1\noutput = 5\n", encoding="utf-8")
+    assert ask(model="claude-unheard-of", max_cost_usd=1).wait(poll_interval=0).status().unanswered == 0
+
+
+@pytest.mark.parametrize("usd", [0, -1, float("nan"), float("inf")])
+def test_a_budget_is_an_amount(ask, usd, tmp_path):
+    with pytest.raises(cp.InputError, match="max_cost_usd is"):
+        ask(max_cost_usd=usd)
+    with pytest.raises(cp.InputError, match="The budget is"):
+        cp.set_budget(usd, store=tmp_path / "store")
+
+
+def test_one_request_goes_ahead_to_fill_the_cache(ask, sandbox):
+    words = " ".join(f"Rule {number} holds." for number in range(2000))
+    job = ask(system=words, cache="1h", prime_cache=True)
+    assert sandbox.usage()["requests_accepted"] == 1
+    assert job.wait(poll_interval=0).status().unanswered == 0
+    assert sandbox.usage()["batches"] == 2
+    assert job.to_pandas().cache_read_input_tokens.gt(0).sum() == len(TABLE) - 1
