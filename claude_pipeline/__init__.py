@@ -23,7 +23,6 @@ from claude_pipeline.errors import (
 from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
-    from claude_pipeline.batches import make_client
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
     from claude_pipeline.estimating import estimate
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from claude_pipeline.sources import Source
     from claude_pipeline.store import find_store
     from claude_pipeline.submitting import SubmitOptions, submit
+    from claude_pipeline.transport import make_client
 
 __version__ = version("claude-pipeline")
 
@@ -88,7 +88,7 @@ _LATE = {
     "estimate": "estimating",
     "find_store": "store",
     "list_jobs": "jobs",
-    "make_client": "batches",
+    "make_client": "transport",
     "open_job": "jobs",
     "poll": "jobs",
     "set_budget": "jobs",

@@ -65,15 +65,23 @@ class ApiError(PipelineError):
 
     Attributes:
         status: The HTTP status that it answered with; None when there was no answer to speak of.
+        error_type: What it called the error, such as `overloaded_error`.
         code: What `error.details.error_code` said.
         retry_after: Seconds that it asks to wait, if it does.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, code: str | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        error_type: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.error_type = error_type
         self.code = code
         self.retry_after = retry_after
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from claude_pipeline.batches import BatchesApi, make_client
+from claude_pipeline.batches import BatchesApi
 from claude_pipeline.calibrating import Floats, Prediction, calibrate, guess, guess_text
 from claude_pipeline.census import Census, Weights
 from claude_pipeline.costing import Cached
@@ -26,6 +26,7 @@ from claude_pipeline.prompts import Request, RequestForm
 from claude_pipeline.records import JobRecord
 from claude_pipeline.refusals import is_passing, is_refusal
 from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
     from anthropic import Anthropic

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from claude_pipeline.advancing import Advance
-from claude_pipeline.batches import make_client
 from claude_pipeline.cards import card
 from claude_pipeline.choosing import Rows, choose
 from claude_pipeline.display import one_line
@@ -33,6 +32,7 @@ from claude_pipeline.rounds import advance, poll
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,13 @@ class CreateRefusedError(ApiError):
     """
 
     def __init__(self, error: ApiError, *, then: Then) -> None:
-        super().__init__(str(error), status=error.status, code=error.code, retry_after=error.retry_after)
+        super().__init__(
+            str(error),
+            status=error.status,
+            error_type=error.error_type,
+            code=error.code,
+            retry_after=error.retry_after,
+        )
         self.then = then
 
 
@@ -64,6 +70,12 @@ def code_of(error: "anthropic.APIStatusError") -> str | None:
     """Return the `error_code` of a refusal that has details, such as a spend cap."""
     details = _detail(error).get("details")
     return str(details.get("error_code")) if isinstance(details, dict) else None
+
+
+def type_of(error: "anthropic.APIStatusError") -> str | None:
+    """Return the error's type, in the API's words."""
+    kind = _detail(error).get("type")
+    return kind if isinstance(kind, str) else None
 
 
 def _detail(error: "anthropic.APIStatusError") -> dict[str, Any]:

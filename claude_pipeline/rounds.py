@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from claude_pipeline.advancing import Advance
-from claude_pipeline.batches import make_client
 from claude_pipeline.errors import AccountError, ApiError, PipelineError
 from claude_pipeline.planning import Settings
 from claude_pipeline.records import OPEN_JOBS, JobRecord
@@ -13,6 +12,7 @@ from claude_pipeline.reports import Note, report
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
     from anthropic import Anthropic

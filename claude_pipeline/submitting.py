@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from claude_pipeline.batches import make_client
 from claude_pipeline.caching import Block, Cache
 from claude_pipeline.derived import Content, answer_options
 from claude_pipeline.errors import InputError, MissingColumnError
@@ -24,6 +23,7 @@ from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Snapshot, Source, open_table, snapshot
 from claude_pipeline.starting import start
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.transport import make_client
 from claude_pipeline.values import check_unicode
 
 if TYPE_CHECKING:

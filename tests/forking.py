@@ -17,13 +17,13 @@ from typing import Any, Self
 from faultpoints import FaultPoints, OnPoint, strike
 
 import claude_pipeline as cp
-from claude_pipeline import batches, leases, ledger, pricing, sending
+from claude_pipeline import batches, leases, ledger, pricing, sending, transport
 
 GRACE_SECONDS = 2.0
 LOOK_SECONDS = 0.005
 RUNNING, STOPPED = "running", "stopped"
 ASKED: dict[str, Any] = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 16}
-CLIENT = batches.make_client("http://127.0.0.1:1")  # the SDK and its certificates take longest
+CLIENT = transport.make_client("http://127.0.0.1:1")  # the SDK and its certificates take longest
 
 
 class Workers:

@@ -11,9 +11,10 @@ import pytest
 from meddler import Answer, Meddler
 
 import claude_pipeline as cp
-from claude_pipeline.batches import CHUNK_BYTES, BatchesApi, body_chunks, make_client
+from claude_pipeline.batches import CHUNK_BYTES, BatchesApi, body_chunks
 from claude_pipeline.errors import ApiError, CredentialsError, InputError
 from claude_pipeline.refusals import CreateRefusedError, is_passing
+from claude_pipeline.transport import make_client
 
 KEY = "sk-ant-api03-a-key-like-no-other"
 BODY = b'{"requests":[]}'

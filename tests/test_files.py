@@ -108,7 +108,8 @@ def test_what_a_killed_process_left_is_swept_up_once_it_is_old(ask, store):
 CONTINUE = """
 import os, resource, sys
 import claude_pipeline as cp
-from claude_pipeline.batches import BatchesApi, make_client
+from claude_pipeline.batches import BatchesApi
+from claude_pipeline.transport import make_client
 
 store, url, largest_file, out = sys.argv[1:]
 client = make_client(url)

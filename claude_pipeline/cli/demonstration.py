@@ -12,7 +12,6 @@ import pyarrow as pa
 
 import claude_pipeline as cp
 from claude_pipeline import display
-from claude_pipeline.batches import make_client
 from claude_pipeline.cli.live import progress
 from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_table
@@ -21,6 +20,7 @@ from claude_pipeline.cli.waiting import next_step, wait_for
 from claude_pipeline.demo import MAX_TOKENS, MODEL, TEMPLATE, ask, standard_library
 from claude_pipeline.errors import OutputError
 from claude_pipeline.status import Status
+from claude_pipeline.transport import make_client
 
 _HEADER = ("FUNCTION OR CLASS", "RESPONSE")
 _WIDTH, _NAME_WIDTH = 80, 30
