@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from claude_pipeline.sandbox import Sandbox
     from claude_pipeline.sources import Source
     from claude_pipeline.store import find_store
+    from claude_pipeline.streamed import StreamedRow
+    from claude_pipeline.streaming import Stream, StreamOptions, stream
     from claude_pipeline.submitting import SubmitOptions, submit
     from claude_pipeline.transport import make_client
 
@@ -57,6 +59,9 @@ __all__ = [
     "Source",
     "Status",
     "StoreError",
+    "Stream",
+    "StreamOptions",
+    "StreamedRow",
     "SubmitOptions",
     "UnknownFieldError",
     "UnknownJobError",
@@ -71,6 +76,7 @@ __all__ = [
     "open_job",
     "poll",
     "set_budget",
+    "stream",
     "submit",
 ]
 
@@ -81,6 +87,9 @@ _LATE = {
     "Range": "estimates",
     "Sandbox": "sandbox",
     "Source": "sources",
+    "Stream": "streaming",
+    "StreamOptions": "streaming",
+    "StreamedRow": "streamed",
     "SubmitOptions": "submitting",
     "advance": "jobs",
     "check_output": "outputs",
@@ -92,6 +101,7 @@ _LATE = {
     "open_job": "jobs",
     "poll": "jobs",
     "set_budget": "jobs",
+    "stream": "streaming",
     "submit": "submitting",
 }
 

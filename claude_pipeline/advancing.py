@@ -11,7 +11,8 @@ from claude_pipeline.batches import BatchesApi
 from claude_pipeline.collecting import collect, record_gone
 from claude_pipeline.errors import ApiError, PipelineError
 from claude_pipeline.files import reading
-from claude_pipeline.planning import plan
+from claude_pipeline.journal import end_stream
+from claude_pipeline.planning import Settings, give_up_planning, plan
 from claude_pipeline.records import (
     CANCELING,
     COLLECTED,
@@ -20,6 +21,7 @@ from claude_pipeline.records import (
     PLANNED,
     PLANNING,
     RUNNING,
+    STREAMING,
     SUBMITTING,
     UPLOADING,
     WANTING_JOBS,
@@ -60,6 +62,7 @@ class Advance:
     def run(self) -> None:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
         self._each(self._shards((*UPLOADING, *SUBMITTING)), self._settle)
+        self._attempt(partial(end_abandoned_streams, self.store, self.account))
         self._attempt(self._poll)
         self._each(self._ended(), self._collect)
         for job in self._jobs(PLANNING):
@@ -68,7 +71,7 @@ class Advance:
             self._attempt(partial(self._cancel, job))
         self._each(self._shards(PLANNED), self._send)
         for job in self._jobs((*CANCELING, *WANTING_JOBS)):
-            self._attempt(partial(self._finish, job))
+            self._attempt(partial(finish, self.store, job))
         self._raise()
 
     def poll(self) -> None:
@@ -208,6 +211,9 @@ class Advance:
             ledger.move(shard.shard, RUNNING, state=batch.processing_status)
 
     def _plan(self, job: JobRecord) -> None:
+        if Settings.of(job).mode == "stream":
+            give_up_planning(self.store, job)
+            return
         with reading(self.store.input_path(job.job_id)):
             plan(self.store, job, owner=self.owner)
 
@@ -239,21 +245,32 @@ class Advance:
             if self.store.ledger.shard(shard.shard).state in RUNNING:
                 self._note(f"Batch {shard.batch_id} runs on: {error}", shard)
 
-    def _finish(self, job: JobRecord) -> None:
-        ledger = self.store.ledger
-        if not self._is_done(job):
-            return
-        unanswered = job.rows - job.skipped - _answered(self.store, job)
-        with ledger.transaction():
-            if self._is_done(job):  # it may have been resumed meanwhile
-                ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
 
-    def _is_done(self, job: JobRecord) -> bool:
-        ledger = self.store.ledger
-        awaited = ledger.awaited_shards(job.job_id)
-        if job.state == "canceling":
-            awaited = [s for s in awaited if not ledger.waiting_jobs(s.shard, WANTING_JOBS)]
-        return job.state != "planning" and all(shard.state == "collected" for shard in awaited)
+def end_abandoned_streams(store: Store, account: int) -> None:
+    """Keep what runs had answered that were killed, and end their jobs."""
+    for shard in store.ledger.shards(account, STREAMING):
+        if store.ledger.is_abandoned(shard):
+            end_stream(store, shard)
+            finish(store, store.ledger.planner_of(shard))
+
+
+def finish(store: Store, job: JobRecord) -> None:
+    """End an open job once all that it waits for is collected."""
+    if job.state not in OPEN_JOBS or not _is_done(store, job):
+        return
+    unanswered = job.rows - job.skipped - _answered(store, job)
+    ledger = store.ledger
+    with ledger.transaction():
+        if _is_done(store, job):  # it may have been resumed meanwhile
+            ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
+
+
+def _is_done(store: Store, job: JobRecord) -> bool:
+    ledger = store.ledger
+    awaited = ledger.awaited_shards(job.job_id)
+    if job.state == "canceling":
+        awaited = [s for s in awaited if not ledger.waiting_jobs(s.shard, WANTING_JOBS)]
+    return job.state != "planning" and all(shard.state == "collected" for shard in awaited)
 
 
 def _answered(store: Store, job: JobRecord) -> int:

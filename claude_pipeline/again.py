@@ -63,7 +63,8 @@ class Again:
         check_limits(limits)
         form = _salted(settings.form, _salt(job, positions, salt), job.job_id)
         label = f"{plural(len(positions), 'row')} of {settings.label}"
-        return cls(store, job, positions, msgspec.structs.replace(settings, label=label, form=form, limits=limits))
+        changed = msgspec.structs.replace(settings, label=label, form=form, limits=limits, mode="batch")
+        return cls(store, job, positions, changed)
 
     def estimate(self, *, exact: int | None, base_url: str | None, client: "Anthropic | None") -> Estimate:
         """Estimate what the new job would cost."""

@@ -15,6 +15,11 @@ from claude_pipeline.records import Shard
 from claude_pipeline.shards import Members, write_body
 from claude_pipeline.store import Store, read_batches
 
+CHANGED_FILES = (
+    "A file that the row names was changed after the job was planned, so the row was not sent. "
+    "Submit again to ask with the file as it is."
+)
+
 
 class ChangedFilesError(Exception):
     """Files that rows of a shard name are not what they were when it was planned.

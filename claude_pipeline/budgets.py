@@ -3,8 +3,11 @@
 They hold because the most that a batch can cost is reserved before it is sent, and settled when its usage is known.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +17,11 @@ from claude_pipeline.bodies import shard_requests
 from claude_pipeline.display import usd
 from claude_pipeline.measuring import Scales
 from claude_pipeline.planning import Settings
-from claude_pipeline.pricing import PRICES_FILE, PriceList
-from claude_pipeline.records import ENDED, PLANNED, QUEUED, Shard
+from claude_pipeline.pricing import BATCH_DISCOUNT, LIST_PRICE, PRICES_FILE, PriceList
+from claude_pipeline.records import ENDED, PLANNED, QUEUED, STREAMING, Shard
 from claude_pipeline.store import Store
 
-_IN_FLIGHT = (*QUEUED, *ENDED)
+_IN_FLIGHT = (*QUEUED, *ENDED, *STREAMING)
 _ROUNDING = 1e-9  # sums of dollars are not exact
 
 
@@ -123,6 +126,58 @@ def _reserve(store: Store, shard: Shard, costs: npt.NDArray[np.float64], fitting
     return ledger.shard(shard.shard)
 
 
+class Purse:
+    """What a stream may spend of its budgets, shared by its threads: the most that each request can cost is held.
+
+    Attributes:
+        reserved: Dollars that the ledger holds for it.
+    """
+
+    def __init__(self, costs: Sequence[float], reserved: float) -> None:
+        self.reserved = reserved
+        self._costs, self._held, self._spent = costs, 0.0, 0.0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, position: int) -> Iterator[list[float | None]]:
+        """Hold what a request of the shard can cost; the body puts what it did cost into the list.
+
+        Raises:
+            OverBudgetError: There is no room for it, nor will there be.
+        """
+        most = self._costs[position]
+        cost: list[float | None] = []
+        with self._changed:
+            while self._spent + self._held + most > self.reserved + _ROUNDING:
+                if not self._held:
+                    raise OverBudgetError(f"It may cost {usd(most)}, and {usd(self.reserved - self._spent)} are left.")
+                self._changed.wait()
+            self._held += most
+        try:
+            yield cost
+        finally:
+            with self._changed:
+                self._held -= most
+                self._spent += sum(most if paid is None else paid for paid in cost)
+                self._changed.notify_all()
+
+
+def open_purse(store: Store, shard: Shard) -> Purse | None:
+    """Reserve what a streamed shard may cost, or what its budgets have left; None if there is no budget.
+
+    Raises:
+        OverBudgetError: A model has no known price.
+    """
+    if not _budgets_of(store, shard):
+        return None
+    costs = _worst_costs(store, shard)
+    with store.ledger.transaction():
+        tightest = _tightest(store, shard)
+        reserved = float(min(costs.sum(), max(0.0, tightest.left if tightest else inf)))
+        store.ledger.move(shard.shard, STREAMING, reserved_usd=reserved)
+    return Purse(costs.tolist(), reserved)
+
+
 def _worst_costs(store: Store, shard: Shard) -> npt.NDArray[np.float64]:
     """Return the most that each request of a shard can cost in dollars.
 
@@ -130,7 +185,8 @@ def _worst_costs(store: Store, shard: Shard) -> npt.NDArray[np.float64]:
         OverBudgetError: A model has no known price.
     """
     settings = Settings.of(store.ledger.planner_of(shard))
-    prices, scales = PriceList(datetime.now(UTC), store=store.path), Scales(settings.form)
+    share = LIST_PRICE if settings.mode == "stream" else BATCH_DISCOUNT
+    prices, scales = PriceList(datetime.now(UTC), store=store.path, share=share), Scales(settings.form)
     costs = []
     for request in shard_requests(store, shard, settings):
         weight = scales.weigh(request.params) if request else None

@@ -2,36 +2,27 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from claude_pipeline.batches import RESULTS_SETTLE_SECONDS, BatchesApi
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.leases import LeaseLostError, renewed
+from claude_pipeline.outcomes import Outcome
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
-from claude_pipeline.records import ENDED, FAILED, OPEN_JOBS, WANTING_JOBS, Shard
-from claude_pipeline.results import RESULT_SCHEMA, Decoded, Spool, Verdict, decode, spool_lines
+from claude_pipeline.records import ENDED, OPEN_JOBS, WANTING_JOBS, Shard
+from claude_pipeline.results import RESULT_SCHEMA, Spool, decode, spool_lines
 from claude_pipeline.sending import block_jobs
 from claude_pipeline.shards import Members
-from claude_pipeline.status import total_usd
 from claude_pipeline.store import Store
 from claude_pipeline.wire import Batch
 
 _FETCHES = 3
 _SHORTEST_PAUSE = 15.0
-
-# What the ledger sums up of a results file, and where it stands there.
-_TOKENS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_tokens": "cache_read_input_tokens",
-    "cache_write_tokens": "cache_creation_input_tokens",
-}
 
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
 
@@ -97,7 +88,7 @@ class _Fetches:
     members: Members
     may_lack: bool
 
-    def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> "_Outcome":
+    def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> "Outcome":
         errors: list[ResultsError] = []
         while len(errors) < _FETCHES:
             file.seek(0)
@@ -121,45 +112,10 @@ class _Fetches:
         return frozenset() if nothing_came else missing
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What a batch came to: `unanswered` says for a position what it came to instead, and the verdict on that."""
-
-    tallies: Counter[str] = field(default_factory=Counter)
-    tokens: Counter[str] = field(default_factory=Counter)
-    cost_usd: float | None = 0.0
-    cache_saved_usd: float | None = 0.0
-    unanswered: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
-    account_message: str = ""
-
-    def add(self, first: int, decoded: Decoded) -> None:
-        """Count a run of results whose first stands at a position of the shard."""
-        types = decoded.batch.column("result_type").to_pylist()
-        self.tallies.update(types)
-        for position, (verdict, result_type) in enumerate(zip(decoded.verdicts, types, strict=True), first):
-            if verdict != "succeeded":
-                self.unanswered[position] = result_type, verdict
-            if verdict == "account":
-                self.account_message = decoded.batch.column("error_message")[position - first].as_py()
-        self._add_usage(decoded)
-
-    def positions(self, verdict: Verdict) -> list[int]:
-        """List the requests that were judged so."""
-        return [position for position, (_, judged) in self.unanswered.items() if judged == verdict]
-
-    def _add_usage(self, decoded: Decoded) -> None:
-        for kind, column in _TOKENS.items():
-            self.tokens[kind] += pc.sum(decoded.batch.column(column)).as_py() or 0
-        costs = decoded.batch.column("cost_usd")
-        spent = None if costs.null_count else pc.sum(costs).as_py() or 0.0
-        self.cost_usd = total_usd([self.cost_usd, spent])
-        self.cache_saved_usd = total_usd([self.cache_saved_usd, *decoded.cache_saved_usd])
-
-
 def _write_results(
     store: Store, batch: Batch, members: Members, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]
-) -> _Outcome:
-    outcome, prices = _Outcome(), PriceList(batch.created_at, store=store.path)
+) -> Outcome:
+    outcome, prices = Outcome(), PriceList(batch.created_at, store=store.path)
     with store.replacing(store.results_path(batch.id)) as path:
         with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
             first = 0
@@ -173,7 +129,7 @@ def _write_results(
     return outcome
 
 
-def _check_counts(batch: Batch, members: Members, outcome: _Outcome) -> None:
+def _check_counts(batch: Batch, members: Members, outcome: Outcome) -> None:
     """Compare the lines with what the API counts; what is missing may be of any kind."""
     stated = Counter({kind: count for kind, count in batch.request_counts.items() if count})
     came = outcome.tallies - Counter(errored=len(outcome.positions("missing")))
@@ -185,18 +141,14 @@ def _list(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items())) or "nothing"
 
 
-def _record(store: Store, shard: Shard, members: Members, outcome: _Outcome, *, owner: str) -> None:
+def _record(store: Store, shard: Shard, members: Members, outcome: Outcome, *, owner: str) -> None:
     """Turn `ended` into `collected`, once, and move the rows that are asked again, all in one transaction."""
     ledger = store.ledger
     with ledger.transaction():
         retries = _to_ask_again(store, shard, outcome)
         moved = {position for retry in retries for position in retry.positions}
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items() if position not in moved}
-        left = Counter(failed.values())
-        tallies = {"succeeded": outcome.tallies["succeeded"], **{kind: left[kind] for kind in FAILED}}
-        done = {"state": "collected", "owner": None, "reason": None, **tallies, **outcome.tokens}
-        usd = {"cost_usd": outcome.cost_usd, "cache_saved_usd": outcome.cache_saved_usd}
-        if not ledger.move(shard.shard, ENDED, owned_by=owner, **done, **usd):
+        if not ledger.move(shard.shard, ENDED, owned_by=owner, **outcome.recorded(failed)):
             return
         ledger.fail(shard, members, failed)
         for retry in retries:
@@ -213,7 +165,7 @@ class _Retry(NamedTuple):
     missing_from: str | None
 
 
-def _to_ask_again(store: Store, shard: Shard, outcome: _Outcome) -> list[_Retry]:
+def _to_ask_again(store: Store, shard: Shard, outcome: Outcome) -> list[_Retry]:
     wanting = store.ledger.waiting_jobs(shard.shard, WANTING_JOBS)
     attempts = max((Settings.of(job).limits.max_attempts for job in wanting), default=0)
     unspent = outcome.positions("account")
@@ -229,7 +181,7 @@ def _to_ask_again(store: Store, shard: Shard, outcome: _Outcome) -> list[_Retry]
     return [retry for retry in retries if retry.positions]
 
 
-def _block(store: Store, shard: Shard, outcome: _Outcome) -> None:
+def _block(store: Store, shard: Shard, outcome: Outcome) -> None:
     if outcome.account_message:
         block_jobs(store, shard, f"{outcome.account_message} Mend the account, then `resume`.")
     if outcome.tallies["canceled"] and not shard.cancel_wanted:

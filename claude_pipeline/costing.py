@@ -9,7 +9,7 @@ import numpy.typing as npt
 from claude_pipeline.caching import LEAST_TOKENS, SAFE_TOKENS, Cache
 from claude_pipeline.calibrating import Floats, Prediction, margin_of_mean
 from claude_pipeline.estimates import Range
-from claude_pipeline.pricing import Rates, TokenUsage
+from claude_pipeline.pricing import BATCH_DISCOUNT, LIST_PRICE, Rates, TokenUsage
 
 # In batches hits are best-effort: https://docs.anthropic.com/en/docs/build-with-claude/batch-processing
 EXPECTED_HITS, LEAST_HITS = 0.65, 0.3
@@ -108,7 +108,7 @@ def _sum(tiers: Sequence[Rates], case: _Case, cached: Cached | None) -> tuple[fl
     batch = live = 0.0
     for rates, above, most in zip(tiers, limits, limits[1:], strict=False):
         usage = _usage(case, (case.prompts > above) & (case.prompts <= most), cached)
-        batch, live = batch + rates.usd(usage), live + rates.live_usd(usage)
+        batch, live = batch + rates.usd(usage, BATCH_DISCOUNT), live + rates.usd(usage, LIST_PRICE)
     return batch, live
 
 

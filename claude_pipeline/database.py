@@ -15,7 +15,7 @@ from typing import Any
 
 from claude_pipeline.errors import StoreError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _PATIENCE_SECONDS = 60.0
 
 _SCHEMA = """
@@ -65,6 +65,7 @@ CREATE TABLE shards (
     submitting_at DOUBLE PRECISION,
     api_ahead DOUBLE PRECISION,
     batch_id TEXT UNIQUE,
+    stream_id TEXT,
     missing_from TEXT,
     cancel_wanted INTEGER NOT NULL DEFAULT 0,
     created_at DOUBLE PRECISION,
@@ -132,6 +133,9 @@ UPDATE jobs SET settings = json_set(settings, '$.form', json_object(
         json_extract(settings, '$.form.suffix')
     )
 ))
+""",
+    3: """
+ALTER TABLE shards ADD COLUMN stream_id TEXT
 """,
 }
 

@@ -180,11 +180,11 @@ class Answers:
 
     def _lengths_of_job(self, job: JobRecord) -> list[Floats]:
         shards = self.store.ledger.own_shards(job.job_id)
-        collected = [shard.batch_id for shard in shards if shard.batch_id and shard.state == "collected"]
-        return [self._lengths_of_batch(batch_id) for batch_id in collected]
+        collected = [shard.results_id for shard in shards if shard.results_id and shard.state == "collected"]
+        return [self._lengths_of(results_id) for results_id in collected]
 
-    def _lengths_of_batch(self, batch_id: str) -> Floats:
-        with open_parquet(self.store.results_path(batch_id)) as file:
+    def _lengths_of(self, results_id: str) -> Floats:
+        with open_parquet(self.store.results_path(results_id)) as file:
             table = file.read(["result_type", "output_tokens"])
         answered = table.filter(pc.equal(table["result_type"], "succeeded"))
         return np.asarray(answered["output_tokens"].to_numpy(), dtype=np.float64)

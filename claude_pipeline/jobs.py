@@ -90,6 +90,12 @@ class Job:
             raise AccountError(self.job_id, account=name(account), client_account=name(theirs))
         return self._session
 
+    def parts(self) -> tuple[Store, Session, "Anthropic"]:
+        """Return its store and session, and the client that it asks with, for whoever asks in its name."""
+        session, client = self._start_session(), self._client
+        assert client is not None  # noqa: S101 - a session has one
+        return self._store, session, client
+
     def advance(self) -> Status:
         """Do once what is due: collect what ended, ask again what may pass, send what fits the queue.
 
@@ -228,9 +234,7 @@ class Job:
             AccountError: The job belongs to another account than the client's.
         """
         again = self._again(rows, salt=salt, max_cost_usd=max_cost_usd)
-        session = self._start_session()
-        client = self._client
-        assert client is not None  # noqa: S101 - a session has one
+        _, session, client = self.parts()
         job_id = again.start(session, client, name=name, preflight=preflight)
         job = Job(self._store, job_id, base_url=self._base_url, client=client, session=session)
         job.advance()
@@ -251,6 +255,8 @@ class Job:
 
     def resume(self) -> Status:
         """Go on after a block, or ask again the rows of an ended job that have no answer."""
+        if self._settings.mode == "stream":
+            raise InputError(f"{self.job_id} was streamed. Stream or submit the same again to ask what has no answer.")
         session = self._start_session()
         ledger = self._store.ledger
         for shard in ledger.shards(session.account, PLANNED, job_id=self.job_id):

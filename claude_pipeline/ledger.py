@@ -50,13 +50,25 @@ class Ledger(States):
             "INSERT INTO job_shards VALUES (?, ?) ON CONFLICT DO NOTHING", [(job_id, shard) for shard in shards]
         )
 
-    def add_shard(self, job: JobRecord, members: Members, *, attempt: int = 1) -> Members:
+    def add_shard(
+        self,
+        job: JobRecord,
+        members: Members,
+        *,
+        attempt: int = 1,
+        stream_id: str | None = None,
+        owner: str | None = None,
+    ) -> Members:
         """Plan a shard, claim its requests and let its job wait for it; return the members that were won.
 
-        A request that another shard claimed in the meantime is not among them.
+        A request that another shard claimed in the meantime is not among them. A shard with a `stream_id` is its
+        owner's to stream, and never planned: nobody may send it as a batch.
         """
         with self.transaction():
             shard = self._insert_shard(job.job_id, job.account, members, attempt)
+            if stream_id is not None:
+                until = self.now() + LEASE_SECONDS
+                self.move(shard, PLANNED, state="streaming", stream_id=stream_id, owner=owner, lease_until=until)
             self._retract_failures(job, members.split())
             won = self._database.claim(job.account, members.addresses, shard)
             if won < len(members):
@@ -220,7 +232,7 @@ class Ledger(States):
 
     def renew(self, shard: int, *, owner: str) -> bool:
         """Hold a leased shard for another minute."""
-        states: tuple[ShardState, ...] = ("uploading", "submitting", "ended")
+        states: tuple[ShardState, ...] = ("uploading", "submitting", "ended", "streaming")
         return self.move(shard, states, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
 
     def is_abandoned(self, shard: Shard) -> bool:

@@ -24,7 +24,7 @@ _OWN_ARGUMENTS = {
 _ROW_ARGUMENTS = ("model", "max_tokens")
 _NEVER_SENT = {
     "messages": ": the messages come from the rows; use template=, prompt_column= or messages_column=.",
-    "stream": ": batches are not streamed; leave it out.",
+    "stream": ": whether answers are streamed is the choice of the function; leave it out.",
     "speed": ": batches have one speed; leave it out.",
     "store": ": batches do not take it; leave it out.",
 }

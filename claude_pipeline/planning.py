@@ -6,6 +6,8 @@ Planning may be killed anywhere and started anew: what this job claimed already 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
+from secrets import token_hex
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 from claude_pipeline.arrays import make_record_batch
 from claude_pipeline.derived import PLAIN, AnswerOptions
 from claude_pipeline.errors import InputError
-from claude_pipeline.leases import LeaseLostError, renewed
+from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.prompts import ID_BYTES, Request, RequestForm
 from claude_pipeline.records import PLANNING, Claim, JobRecord
@@ -47,6 +49,9 @@ class Limits(msgspec.Struct, frozen=True):
     max_cost_usd: float | None = None
 
 
+Mode = Literal["batch", "stream"]
+
+
 class Settings(msgspec.Struct, frozen=True):
     """What a submit fixed for its job, as the ledger keeps it."""
 
@@ -58,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True):
     base_url: str | None
     limits: Limits
     answers: AnswerOptions = PLAIN
+    mode: Mode = "batch"
 
     @classmethod
     def of(cls, job: JobRecord) -> "Settings":
@@ -97,6 +103,13 @@ def plan(store: Store, job: JobRecord, *, owner: str) -> None:
             ledger.move_job(job.job_id, PLANNING, owned_by=owner, state="in_progress", owner=None, **counts)
         finally:
             ledger.move_job(job.job_id, PLANNING, owned_by=owner, owner=None)
+
+
+def give_up_planning(store: Store, job: JobRecord) -> None:
+    """End the planning of a stream whose process is gone: nobody else may send what it would have asked."""
+    ledger = store.ledger
+    if ledger.lease_job(job.job_id, owner=(owner := new_owner())):
+        ledger.move_job(job.job_id, PLANNING, owned_by=owner, state="in_progress", owner=None)
 
 
 def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, object]:
@@ -161,6 +174,7 @@ class _Planner:
         self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
         self._refusals: dict[str, tuple[int, str]] = {}
         self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
+        self._streams = settings.mode == "stream"
         limits = settings.limits
         largest = min(limits.max_batch_requests, limits.max_queued_requests)
         own = ledger.own_shards(job.job_id)
@@ -205,8 +219,10 @@ class _Planner:
     def _look_up(self, addresses: set[bytes]) -> dict[bytes, Claim]:
         with self._ledger.transaction():
             known = self._ledger.claims(self._job.account, addresses)
-            pending = {claim.shard for claim in known.values() if not claim.failed}
-            self._ledger.wait_for(self._job.job_id, pending - self._own)
+            pending = {claim.shard for claim in known.values() if not claim.failed} - self._own
+            if self._streams:  # nobody is kept waiting for a batch who wants answers now
+                pending = {shard for shard in pending if self._ledger.shard(shard).state == "collected"}
+            self._ledger.wait_for(self._job.job_id, pending)
         return known
 
     def _refuse(self, row: int, why: Unsendable) -> None:
@@ -259,7 +275,8 @@ class _Planner:
         self._builder.max_requests = self._largest
         with self._ledger.transaction():
             self.hold()
-            won = self._ledger.add_shard(self._job, wanted)
+            stream_id = f"stream_{token_hex(12)}" if self._streams else None
+            won = self._ledger.add_shard(self._job, wanted, stream_id=stream_id, owner=self._owner)
             lost = set(wanted.split()) - set(won.split())
             known = self._look_up(lost)
         self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}

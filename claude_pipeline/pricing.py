@@ -22,7 +22,7 @@ from claude_pipeline.errors import InputError
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
 
-BATCH_DISCOUNT = 0.5
+BATCH_DISCOUNT, LIST_PRICE = 0.5, 1.0
 PRICES_FILE, PRICES_VARIABLE = "prices.toml", "CLAUDE_PIPELINE_PRICES"
 
 # Anthropic's pricing page: multiples of the input price, and dollars a thousand searches.
@@ -61,20 +61,16 @@ class Rates:
     tokens: tuple[float, ...]
     web_search: float
 
-    def usd(self, usage: TokenUsage) -> float:
-        """Price answers of a batch."""
-        return BATCH_DISCOUNT * self._tokens_usd(usage) + self.web_search * usage.web_searches
+    def usd(self, usage: TokenUsage, share: float) -> float:
+        """Price answers at a share of the list price."""
+        return share * self._tokens_usd(usage) + self.web_search * usage.web_searches
 
-    def live_usd(self, usage: TokenUsage) -> float:
-        """Price the same answers outside of batches."""
-        return self._tokens_usd(usage) + self.web_search * usage.web_searches
-
-    def cache_saved_usd(self, usage: TokenUsage) -> float:
-        """Return what a batch would cost more without a cache; negative where writing cost more than reading saved."""
+    def cache_saved_usd(self, usage: TokenUsage, share: float) -> float:
+        """Return what they would cost more without a cache; negative where writing cost more than reading saved."""
         fresh, read, write, write_1h, _ = self.tokens
         saved = (fresh - read) * usage.cache_read
         extra = (write - fresh) * usage.cache_write + (write_1h - fresh) * usage.cache_write_1h
-        return BATCH_DISCOUNT * (saved - extra)
+        return share * (saved - extra)
 
     def _tokens_usd(self, usage: TokenUsage) -> float:
         fresh, read, write, write_1h, output = self.tokens
@@ -91,14 +87,14 @@ class PriceList:
     """The prices of a moment; each model is looked up once, since the library's own sum takes 0.5 ms a row.
 
     A user's own prices come first: those of the file that CLAUDE_PIPELINE_PRICES names, else of `prices.toml` in the
-    store's folder.
+    store's folder. Of all these a batch costs a share, `BATCH_DISCOUNT`; a streamed answer costs `LIST_PRICE`.
 
     Raises:
         InputError: There is such a file, and it cannot be used; names what is wrong with it.
     """
 
-    def __init__(self, at: datetime, *, store: Path | None = None) -> None:
-        self._at = at
+    def __init__(self, at: datetime, *, store: Path | None = None, share: float = BATCH_DISCOUNT) -> None:
+        self._at, self._share = at, share
         self._own = _own_rates(store)
         self._rates: dict[str, tuple[Rates, ...]] = {}
 
@@ -110,21 +106,16 @@ class PriceList:
         return self._rates[model]
 
     def usd(self, model: str, usage: TokenUsage) -> float | None:
-        """Return what an answer of a batch costs in dollars, or None for a model without a known price."""
+        """Return what an answer costs in dollars, or None for a model without a known price."""
         rates = self._rates_of(model, usage)
-        return None if rates is None else rates.usd(usage)
-
-    def live_usd(self, model: str, usage: TokenUsage) -> float | None:
-        """Return what the same answer costs outside of batches."""
-        rates = self._rates_of(model, usage)
-        return None if rates is None else rates.live_usd(usage)
+        return None if rates is None else rates.usd(usage, self._share)
 
     def cache_saved_usd(self, model: str, usage: TokenUsage) -> float | None:
-        """Return what the cache saved on an answer of a batch; 0 without a cache, whatever the model."""
+        """Return what the cache saved on an answer; 0 without a cache, whatever the model."""
         if not (usage.cache_read or usage.cached_for_later):
             return 0.0
         rates = self._rates_of(model, usage)
-        return None if rates is None else rates.cache_saved_usd(usage)
+        return None if rates is None else rates.cache_saved_usd(usage, self._share)
 
     def _rates_of(self, model: str, usage: TokenUsage) -> Rates | None:
         for rates in reversed(self.tiers(model)):

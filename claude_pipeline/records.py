@@ -1,6 +1,7 @@
 """What the ledger holds, as data: jobs, shards, claims, and the states they go through.
 
 planned → uploading → submitting → in_progress → ended → collected          (a shard; canceling on the way)
+streaming → collected                                                       (a shard that is answered live)
 planning → in_progress → ended | blocked | canceling                         (a job)
 """
 
@@ -9,13 +10,16 @@ from typing import Literal, NamedTuple
 
 from claude_pipeline.status import JobState
 
-ShardState = Literal["planned", "uploading", "submitting", "in_progress", "canceling", "ended", "collected"]
+ShardState = Literal[
+    "planned", "uploading", "submitting", "in_progress", "canceling", "ended", "streaming", "collected"
+]
 QUEUED: tuple[ShardState, ...] = ("uploading", "submitting", "in_progress", "canceling")
 PLANNED: tuple[ShardState, ...] = ("planned",)
 UPLOADING: tuple[ShardState, ...] = ("uploading",)
 SUBMITTING: tuple[ShardState, ...] = ("submitting",)
 RUNNING: tuple[ShardState, ...] = ("in_progress", "canceling")
 ENDED: tuple[ShardState, ...] = ("ended",)
+STREAMING: tuple[ShardState, ...] = ("streaming",)
 COLLECTED: tuple[ShardState, ...] = ("collected",)
 PLANNING: tuple[JobState, ...] = ("planning",)
 CANCELING: tuple[JobState, ...] = ("canceling",)
@@ -71,6 +75,7 @@ class Shard:
     Attributes:
         cache_saved_usd: What caching saved, or cost where it is negative; None without a known price.
         reserved_usd: The most that its requests can cost, once a budget has asked for it; None if nobody knows.
+        stream_id: What its results are called if it is streamed; it then has no batch.
         missing_from: The batches that delivered no line for these requests, which are asked again because of it.
     """
 
@@ -91,6 +96,7 @@ class Shard:
     api_ahead: float | None
     submitting_at: float | None
     batch_id: str | None
+    stream_id: str | None
     missing_from: str | None
     cancel_wanted: int
     created_at: float | None
@@ -106,3 +112,8 @@ class Shard:
     cache_saved_usd: float | None
     cost_usd: float | None
     reserved_usd: float | None
+
+    @property
+    def results_id(self) -> str:
+        """What the file of its results is called."""
+        return self.batch_id or self.stream_id or ""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import anthropic
 
 UNAUTHORIZED, NOT_FOUND, TOO_MANY = 401, 404, 429
+SPEND_LIMIT = "enforced_spend_limit_reached"
 _REFUSED = frozenset({400, 413, 422})
 _TIMEOUT, _TOO_LARGE, _CLOSED, _SERVER_ERROR = 408, 413, 499, 500
 
@@ -53,7 +54,7 @@ def consequence(error: ApiError, *, complete: bool) -> Then:
     if status == _TOO_LARGE:
         return "halve"
     if status == TOO_MANY:
-        return "blocked" if error.code == "enforced_spend_limit_reached" else "later"
+        return "blocked" if error.code == SPEND_LIMIT else "later"
     if status is None or status in {_TIMEOUT, _CLOSED} or status >= _SERVER_ERROR:
         return "doubtful" if complete else "later"
     return "blocked"

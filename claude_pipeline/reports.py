@@ -74,7 +74,7 @@ def _is_due(store: Store, job: JobRecord, awaited: Sequence[Shard]) -> bool:
     if job.state != "in_progress":
         return False
     return all(shard.state == "collected" for shard in awaited) or any(
-        _can_be_collected(store, shard) or _can_leave(store, job, shard) or _is_doubtful(store, shard)
+        _can_be_collected(store, shard) or _can_leave(store, job, shard) or _is_left_behind(store, shard)
         for shard in awaited
     )
 
@@ -87,8 +87,8 @@ def _can_leave(store: Store, job: JobRecord, shard: Shard) -> bool:
     return shard.state == "planned" and may_leave(store, shard, job)
 
 
-def _is_doubtful(store: Store, shard: Shard) -> bool:
-    return shard.state in {"uploading", "submitting"} and store.ledger.is_abandoned(shard)
+def _is_left_behind(store: Store, shard: Shard) -> bool:
+    return shard.state in {"uploading", "submitting", "streaming"} and store.ledger.is_abandoned(shard)
 
 
 def _counts(own: Sequence[Shard]) -> RequestCounts:
@@ -110,12 +110,12 @@ def _cost(shards: Sequence[Shard]) -> float | None:
 
 def _saved(job: JobRecord, form: RequestForm, own: Sequence[Shard], awaited: Sequence[Shard]) -> Saved:
     others = [shard for shard in awaited if shard.job_id != job.job_id]
-    cost = _cost(own)
+    batches = _cost([shard for shard in own if shard.batch_id])
     return Saved(
         duplicates_usd=_would_have_cost(job.duplicates, own),
         reused_usd=_would_have_cost(job.reused, others),
         caching_usd=total_usd(shard.cache_saved_usd for shard in own),
-        batch_usd=None if cost and _may_search(form) else cost,  # a batch costs half, so it saves what it costs
+        batch_usd=None if batches and _may_search(form) else batches,  # a batch costs half: it saves what it costs
     )
 
 

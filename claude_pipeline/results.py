@@ -80,6 +80,13 @@ class _ErrorDetail(msgspec.Struct, gc=False):
     message: str = ""
 
 
+class _Spent(msgspec.Struct, gc=False):
+    """What a streamed request has used that came to no answer; the API's own lines have none."""
+
+    model: str
+    usage: _Usage
+
+
 class _ErrorBody(msgspec.Struct, gc=False):
     error: _ErrorDetail
     request_id: str | None = None
@@ -91,6 +98,7 @@ class _Succeeded(msgspec.Struct, gc=False, tag="succeeded"):
 
 class _Errored(msgspec.Struct, gc=False, tag="errored"):
     error: _ErrorBody
+    spent: _Spent | None = None
 
 
 class _Canceled(msgspec.Struct, gc=False, tag="canceled"):
@@ -209,7 +217,7 @@ def decode(file: BinaryIO, spool: Spool, prices: PriceList, *, batch_id: str = "
         rows, verdicts, saved = [], [], []
         for offset, length in zip(spool.offsets[start:stop].tolist(), spool.lengths[start:stop].tolist(), strict=True):
             line = os.pread(file.fileno(), length, offset) if length else None
-            row, verdict, usd = _decode_row(line, prices) if line else (_missing_row(batch_id), "missing", 0.0)
+            row, verdict, usd = decode_row(line, prices) if line else (_missing_row(batch_id), "missing", 0.0)
             rows.append(row)
             verdicts.append(verdict)
             if usd != 0:
@@ -230,7 +238,12 @@ def _missing_row(batch_id: str) -> _Row:
     return ("errored", *[None] * 7, 0.0, "missing", MISSING_MESSAGE.format(batch_ids=batch_id), None, None)
 
 
-def _decode_row(line: bytes, prices: PriceList) -> tuple[_Row, Verdict, float | None]:
+def decode_row(line: bytes, prices: PriceList) -> tuple[_Row, Verdict, float | None]:
+    """Return what `RESULT_SCHEMA` says of a result line, the verdict on it, and what the cache saved in dollars.
+
+    Raises:
+        ResultsError: It is no result.
+    """
     try:
         result = _decode_line(line).result
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -240,8 +253,9 @@ def _decode_row(line: bytes, prices: PriceList) -> tuple[_Row, Verdict, float | 
             usage = _tokens(message.usage)
             row = _message_row(message, line, prices.usd(message.model, usage))
             return row, "succeeded", prices.cache_saved_usd(message.model, usage)
-        case _Errored(error=_ErrorBody(error=detail, request_id=request_id)):
-            row = ("errored", *[None] * 7, 0.0, detail.type, detail.message, request_id, line)
+        case _Errored(error=_ErrorBody(error=detail, request_id=request_id), spent=spent):
+            used = _spent(spent, prices) if spent else (*[None] * 5, 0.0)
+            row = ("errored", None, None, *used, detail.type, detail.message, request_id, line)
             return row, judge(detail.type, detail.message), 0.0
         case _Canceled():
             return ("canceled", *[None] * 7, 0.0, *[None] * 4), "canceled", 0.0
@@ -268,6 +282,18 @@ def _message_row(message: _Message, line: bytes, cost_usd: float | None) -> _Row
         None,
         None,
         None if plain else line,
+    )
+
+
+def _spent(spent: _Spent, prices: PriceList) -> _Row:
+    usage = spent.usage
+    return (
+        spent.model,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+        prices.usd(spent.model, _tokens(usage)),
     )
 
 

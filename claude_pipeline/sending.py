@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 
 from claude_pipeline.batches import BatchesApi, body_chunks
-from claude_pipeline.bodies import ChangedFilesError, write_shard
+from claude_pipeline.bodies import CHANGED_FILES, ChangedFilesError, write_shard
 from claude_pipeline.budgets import OverBudgetError, fit, has_budget, may_reserve
 from claude_pipeline.errors import ApiError, ResultsError
 from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
@@ -35,10 +35,6 @@ _LONGEST_BACK_OFF_SECONDS = 600.0
 _DOUBLINGS = 7  # from the shortest to the longest
 _CANDIDATE_WINDOW = timedelta(minutes=15)
 _REFUSALS_BEFORE_HALVING = 3
-_CHANGED_FILES = (
-    "A file that the row names was changed after the job was planned, so the row was not sent. "
-    "Submit again to ask with the file as it is."
-)
 UNTIL_RESUMED = inf  # the `not_before` of a shard that only its user may send
 
 
@@ -87,7 +83,7 @@ def _send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
         except CreateRefusedError as refusal:
             _refused(store, shard, refusal, owner=owner)
         except ChangedFilesError as error:
-            ledger.set_aside(shard, error.positions, owner=owner, reason=_CHANGED_FILES)
+            ledger.set_aside(shard, error.positions, owner=owner, reason=CHANGED_FILES)
         except LeaseLostError:
             return
         else:

@@ -62,7 +62,8 @@ def _check_cost(store: Store, session: Session, settings: Settings, estimated: C
     name, most = min(left.items(), key=lambda item: item[1])
     if most == inf:
         return
-    cost = estimated().batch_usd
+    expected = estimated()
+    cost = expected.live_usd if settings.mode == "stream" else expected.batch_usd
     if cost is None:
         raise InputError(
             f"A model has no known price, so {name} cannot be kept. Give its price in {store.path / PRICES_FILE}."
@@ -76,6 +77,8 @@ def _check_cost(store: Store, session: Session, settings: Settings, estimated: C
 
 def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> str:
     parts = [account, name, digest, settings.prefix, settings.form]
+    if settings.mode == "stream":  # a job of its own: whoever submits the same sends what it has no answer to
+        parts.append(settings.mode)
     address = blake2b(msgspec.json.encode(parts), digest_size=10).digest()
     return f"job_{b32encode(address).decode().lower()}"
 

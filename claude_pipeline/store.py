@@ -3,7 +3,8 @@
 <store>/ledger.sqlite
 <store>/jobs/<job_id>/input.parquet    the input as submitted
 <store>/jobs/<job_id>/foreign.parquet  rows that no shard of the job answers: another's request, or why none
-<store>/results/<batch_id>.parquet     one row a request, in the shard's order
+<store>/results/<batch_id>.parquet     one row a request, in the shard's order; for a streamed one <stream_id>.parquet
+<store>/results/<stream_id>.jsonl      what is answered while it streams
 """
 
 import os
@@ -63,9 +64,13 @@ class Store:
         """Return where a job keeps the rows that it does not ask itself."""
         return self.path / "jobs" / job_id / "foreign.parquet"
 
-    def results_path(self, batch_id: str) -> Path:
-        """Return where a batch's results lie."""
-        return self.path / "results" / f"{batch_id}.parquet"
+    def results_path(self, results_id: str) -> Path:
+        """Return where the results of a batch or a stream lie."""
+        return self.path / "results" / f"{results_id}.parquet"
+
+    def journal_path(self, stream_id: str) -> Path:
+        """Return where the answers of a stream lie while it runs."""
+        return self.path / "results" / f"{stream_id}.jsonl"
 
     def new_input_path(self) -> Path:
         """Return a new name for an input whose job is still to be found."""

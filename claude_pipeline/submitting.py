@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from claude_pipeline.forms import RequestOptions, build_form
 from claude_pipeline.jobs import Job
 from claude_pipeline.outputs import check_columns
 from claude_pipeline.parameters import check_params
-from claude_pipeline.planning import Limits, Settings, check_limits
+from claude_pipeline.planning import Limits, Mode, Settings, check_limits
 from claude_pipeline.schemas import read_schema
 from claude_pipeline.sessions import Session, StorePath
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
@@ -158,9 +159,61 @@ def submit(
         "salt": salt,
         "salt_column": salt_column,
     }
-    check_limits(limits)
-    check_unicode("name", name or "")
-    check_unicode("prefix", prefix)
+    asked = Asked(request, content=content, id_column=id_column, prefix=prefix, name=name, limits=limits)
+    job = begin(source, asked, store=store, base_url=base_url, client=client, limit=limit, preflight=preflight)
+    job.advance()
+    return job
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a table, and how its answers are wanted."""
+
+    request: RequestOptions
+    limits: Limits
+    content: Content | None = None
+    id_column: str | None = None
+    prefix: str = ""
+    name: str | None = None
+    mode: Mode = "batch"
+
+    def settings(self, taken: Snapshot, place: str | None) -> Settings:
+        """Fix it for a table.
+
+        Raises:
+            InputError: The table, the template or a parameter cannot become requests.
+        """
+        request, schema = self.request, self.request.get("output_schema")
+        form = build_form(taken.schema, source=taken.label, folder=Path.cwd(), **request)
+        columns = request.get("params_columns") or {}
+        answers = answer_options(
+            params=request.get("params"),
+            params_columns=columns,
+            output_schema=None if schema is None else read_schema(schema),
+            content=self.content,
+        )
+        check_columns(taken.schema, form, prefix=self.prefix, source=taken.label, answers=answers)
+        _check_id_column(taken, self.id_column)
+        model = request.get("model") or f"{{{columns['model']}}}"
+        return Settings(
+            taken.label, form, model, self.id_column, self.prefix, place, self.limits, answers, mode=self.mode
+        )
+
+
+def begin(
+    source: Source,
+    asked: Asked,
+    *,
+    store: StorePath,
+    base_url: str | None,
+    client: "Anthropic | None",
+    limit: int | None,
+    preflight: bool,
+) -> "Job":
+    """Make a table a job that is still to be planned. Errors: as `submit`."""
+    check_limits(asked.limits)
+    check_unicode("name", asked.name or "")
+    check_unicode("prefix", asked.prefix)
     place = base_url or (str(client.base_url) if client else None)
     _check_base_url(place)
     with closing(open_table(source)) as table:
@@ -168,22 +221,14 @@ def submit(
         opened = Store(find_store(store))
         taken = snapshot(table, opened.new_input_path(), limit=limit, mode=opened.file_mode)
     try:
-        check_params(client, request)
-        form = build_form(taken.schema, source=taken.label, folder=Path.cwd(), **request)
-        schema = None if output_schema is None else read_schema(output_schema)
-        answers = answer_options(params=params, params_columns=params_columns, output_schema=schema, content=content)
-        check_columns(taken.schema, form, prefix=prefix, source=taken.label, answers=answers)
-        _check_id_column(taken, id_column)
-        model = model or f"{{{(params_columns or {})['model']}}}"
-        settings = Settings(taken.label, form, model, id_column, prefix, place, limits, answers)
+        check_params(client, asked.request)
+        settings = asked.settings(taken, place)
         session = Session.start(opened, client)
-        estimated = partial(estimate, taken.path, store=opened.path, client=client, **request)
-        job_id = start(opened, session, taken, settings, name=name, preflight=preflight, estimated=estimated)
+        estimated = partial(estimate, taken.path, store=opened.path, client=client, **asked.request)
+        job_id = start(opened, session, taken, settings, name=asked.name, preflight=preflight, estimated=estimated)
     finally:
         taken.path.unlink(missing_ok=True)
-    job = Job(opened, job_id, client=client, session=session)
-    job.advance()
-    return job
+    return Job(opened, job_id, client=client, session=session)
 
 
 def _check_base_url(base_url: str | None) -> None:

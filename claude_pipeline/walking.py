@@ -38,6 +38,8 @@ class Walk:
     def __init__(self, shard: Shard, members: Members, file: pq.ParquetFile | None, schema: pa.Schema) -> None:
         self._shard, self._members, self._schema = shard, members, schema
         columns = schema.names[len(_BEFORE) : -len(_AFTER)]
+        if shard.stream_id:
+            columns.append("attempts")
         self.row_bytes = row_bytes(file, set(columns)) if file else 1
         size = rows_within(self.row_bytes)
         self._batches = file.iter_batches(batch_size=size, columns=columns) if file else iter(())
@@ -62,9 +64,10 @@ class Walk:
             columns = [repeated(known.get(field.name), field.type, count) for field in self._schema]
             return pa.record_batch([_hex(addresses), *columns[1:]], schema=self._schema)
         batch_ids = repeated(shard.batch_id, pa.string(), count)
-        attempts = repeated(shard.attempt, pa.int64(), count)
         marked = _mark_missing(results, shard) if shard.missing_from else results
-        return pa.record_batch([_hex(addresses), *marked.columns, batch_ids, attempts], schema=self._schema)
+        columns = list(marked.columns)
+        attempts = columns.pop() if shard.stream_id else repeated(shard.attempt, pa.int64(), count)
+        return pa.record_batch([_hex(addresses), *columns, batch_ids, attempts], schema=self._schema)
 
     def positions(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the results in batches, each with the position of its first."""
@@ -92,7 +95,7 @@ def open_walk(store: Store, shard: Shard, schema: pa.Schema) -> Iterator[Walk]:
     Raises:
         StoreError: The results are missing, damaged, or lack the lines that are asked for.
     """
-    path = store.results_path(shard.batch_id or "")
+    path = store.results_path(shard.results_id)
     with ExitStack() as stack:
         file = stack.enter_context(open_parquet(path)) if _has_results(shard) else None
         if file and "line" in schema.names and "line" not in file.schema_arrow.names:
@@ -101,7 +104,7 @@ def open_walk(store: Store, shard: Shard, schema: pa.Schema) -> Iterator[Walk]:
 
 
 def _has_results(shard: Shard) -> bool:
-    return shard.state == "collected" and shard.batch_id is not None and shard.reason is None
+    return shard.state == "collected" and bool(shard.results_id) and shard.reason is None
 
 
 def _known(shard: Shard) -> dict[str, object]:

@@ -271,7 +271,7 @@ def test_a_row_may_bring_its_own_model_and_limit(client):
         ("system", "params has 'system', which has an argument of its own: write system=… instead."),
         ("betas", "params has 'betas', which has an argument of its own: write betas=… instead."),
         ("messages", "params has 'messages': the messages come from the rows; use template=,"),
-        ("stream", "params has 'stream': batches are not streamed; leave it out."),
+        ("stream", "params has 'stream': whether answers are streamed is the choice of the function; leave it out."),
         ("speed", "params has 'speed': batches have one speed; leave it out."),
         ("store", "params has 'store': batches do not take it; leave it out."),
         (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_pipeline.errors import InputError
-from claude_pipeline.pricing import PriceList, TokenUsage
+from claude_pipeline.pricing import LIST_PRICE, PriceList, TokenUsage
 
 MODELS = ["claude-haiku-4-5", "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"]
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -70,10 +70,10 @@ def test_a_model_without_a_known_price_has_no_cost_rather_than_none_at_all():
 
 
 def test_outside_of_a_batch_an_answer_costs_twice_as_much_but_for_its_searches():
-    prices, usage = PriceList(NOW), TokenUsage(input=1_000, output=1_000)
-    assert prices.live_usd("claude-haiku-5-5", usage) == 2 * prices.usd("claude-haiku-5-5", usage)
-    assert prices.live_usd("claude-haiku-4-5", TokenUsage(web_searches=3)) == pytest.approx(0.03)
-    assert prices.live_usd("claude-of-tomorrow", usage) is None
+    live, usage = PriceList(NOW, share=LIST_PRICE), TokenUsage(input=1_000, output=1_000)
+    assert live.usd("claude-haiku-5-5", usage) == 2 * PriceList(NOW).usd("claude-haiku-5-5", usage)
+    assert live.usd("claude-haiku-4-5", TokenUsage(web_searches=3)) == pytest.approx(0.03)
+    assert live.usd("claude-of-tomorrow", usage) is None
 
 
 # A user's own prices
@@ -85,7 +85,7 @@ def own(tmp_path):
 
     def write(text):
         (tmp_path / "prices.toml").write_text(text)
-        return PriceList(NOW, store=tmp_path)
+        return PriceList(NOW, store=tmp_path, share=LIST_PRICE)
 
     return write
 
@@ -93,28 +93,28 @@ def own(tmp_path):
 @pytest.mark.parametrize("model", ["claude-of-tomorrow", "claude-of-tomorrow-20271224"])
 def test_ones_own_price_is_taken_for_a_model_and_its_dated_ids(own, model):
     prices = own("[claude-of-tomorrow]\ninput = 2\noutput = 8.5\n")
-    assert prices.live_usd(model, TokenUsage(input=1_000_000)) == pytest.approx(2)
-    assert prices.usd(model, TokenUsage(output=1_000_000)) == pytest.approx(4.25)
+    assert prices.usd(model, TokenUsage(input=1_000_000)) == pytest.approx(2)
+    assert prices.usd(model, TokenUsage(output=1_000_000)) == pytest.approx(8.5)
 
 
 def test_ones_own_price_goes_before_the_known_one_and_leaves_the_others(own):
     prices, usage = own('["claude-haiku-4-5"]\ninput = 0.5\noutput = 0.5\n'), TokenUsage(input=1_000_000)
-    assert prices.live_usd("claude-haiku-4-5", usage) == pytest.approx(0.5)
-    assert prices.live_usd("claude-opus-5-5", usage) == PriceList(NOW).live_usd("claude-opus-5-5", usage)
+    assert prices.usd("claude-haiku-4-5", usage) == pytest.approx(0.5)
+    assert prices.usd("claude-opus-5-5", usage) == PriceList(NOW, share=LIST_PRICE).usd("claude-opus-5-5", usage)
 
 
 def test_prices_of_the_cache_follow_the_input_price_unless_they_are_given(own):
     prices = own("[a]\ninput = 10\noutput = 1\n[b]\ninput = 10\noutput = 1\ncache_read = 7\n")
     million = [TokenUsage(**{key: 1_000_000}) for key in ("cache_read", "cache_write", "cache_write_1h")]
-    assert [prices.live_usd("a", usage) for usage in million] == pytest.approx([1, 12.5, 20])
-    assert [prices.live_usd("b", usage) for usage in million] == pytest.approx([7, 12.5, 20])
+    assert [prices.usd("a", usage) for usage in million] == pytest.approx([1, 12.5, 20])
+    assert [prices.usd("b", usage) for usage in million] == pytest.approx([7, 12.5, 20])
 
 
 def test_a_file_that_the_environment_names_goes_before_the_stores(own, tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text("[a]\ninput = 1\noutput = 1\n")
     monkeypatch.setenv("CLAUDE_PIPELINE_PRICES", str(tmp_path / "mine.toml"))
     prices = own("[a]\ninput = 2\noutput = 2\n")
-    assert prices.live_usd("a", TokenUsage(input=1_000_000)) == pytest.approx(1)
+    assert prices.usd("a", TokenUsage(input=1_000_000)) == pytest.approx(1)
 
 
 def test_a_file_that_the_environment_names_must_be_there(tmp_path, monkeypatch):

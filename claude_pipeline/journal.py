@@ -1,0 +1,141 @@
+"""The journal of a stream: each answer is on disk before anybody hears of it, and becomes the shard's results.
+
+Its lines are those of a batch's results, so that everything that reads answers reads these as well.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from claude_pipeline.arrays import int64_array
+from claude_pipeline.files import cannot_write
+from claude_pipeline.outcomes import Outcome
+from claude_pipeline.planning import Settings
+from claude_pipeline.pricing import LIST_PRICE, PriceList
+from claude_pipeline.records import STREAMING, WANTING_JOBS, Shard
+from claude_pipeline.results import RESULT_SCHEMA, Spool, decode
+from claude_pipeline.shards import Members
+from claude_pipeline.store import Store
+
+STREAM_SCHEMA = RESULT_SCHEMA.append(pa.field("attempts", pa.int64()))
+_CANCELED = {"result": {"type": "canceled"}}
+
+
+class Journal:
+    """The open journal of a run, for several threads."""
+
+    def __init__(self, path: Path, *, mode: int) -> None:
+        self._folder, self._lock = path.parent, threading.Lock()
+        try:
+            self._file: BinaryIO | None = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode), "ab")
+        except OSError as error:
+            raise cannot_write(self._folder, error) from error
+
+    def add(self, line: bytes) -> None:
+        """Keep a line for good; after the end of the run it comes too late.
+
+        Raises:
+            StoreError: The disk does not take it.
+        """
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                self._file.write(line + b"\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise cannot_write(self._folder, error) from error
+
+    def close(self) -> None:
+        """Take no more."""
+        with self._lock:
+            file, self._file = self._file, None
+            if file:
+                file.close()
+
+
+class _Line(msgspec.Struct):
+    custom_id: str
+    attempts: int = 0
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def end_stream(store: Store, shard: Shard) -> None:
+    """Make what a streamed shard has answered its results; whoever asks for the rest may claim it.
+
+    If jobs of batches have come to wait for the rest, it is planned for them. Of several processes that end the same
+    shard one does.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    ledger = store.ledger
+    members = ledger.members(shard.shard)
+    outcome = _write_results(store, shard, members)
+    with ledger.transaction():
+        failed = {position: kind for position, (kind, _) in outcome.unanswered.items()}
+        jobs = ledger.waiting_jobs(shard.shard, WANTING_JOBS)
+        is_wanted = any(Settings.of(job).mode == "batch" for job in jobs)
+        left = {} if is_wanted else failed
+        if not ledger.move(shard.shard, STREAMING, owned_by=shard.owner, **outcome.recorded(left)):
+            return
+        ledger.fail(shard, members, left)
+        if is_wanted and failed:
+            ledger.split_off(shard, members, sorted(failed), attempt=shard.attempt)
+    store.journal_path(shard.stream_id or "").unlink(missing_ok=True)
+
+
+def _write_results(store: Store, shard: Shard, members: Members) -> Outcome:
+    outcome = Outcome()
+    stream_id = shard.stream_id or ""
+    prices = PriceList(datetime.now(UTC), store=store.path, share=LIST_PRICE)
+    with store.spool() as file, store.replacing(store.results_path(stream_id)) as path:
+        spool, attempts = _spool(store.journal_path(stream_id), members, file)
+        with pq.ParquetWriter(path, STREAM_SCHEMA, compression="zstd", compression_level=1) as writer:
+            first = 0
+            for decoded in decode(file, spool, prices):
+                stop = first + decoded.batch.num_rows
+                columns = [*decoded.batch.columns, int64_array(attempts[first:stop])]
+                writer.write_batch(pa.record_batch(columns, schema=STREAM_SCHEMA))
+                outcome.add(first, decoded)
+                first = stop
+    return outcome
+
+
+def _spool(journal: Path, members: Members, file: BinaryIO) -> tuple[Spool, npt.NDArray[np.int64]]:
+    """Copy the lines that are whole; a request without one was canceled."""
+    positions = {address.hex(): position for position, address in enumerate(members.split())}
+    spool = Spool(np.zeros(len(members), dtype=np.int64), np.zeros(len(members), dtype=np.int32))
+    attempts = np.zeros(len(members), dtype=np.int64)
+    offset = 0
+    for line in _whole_lines(journal):
+        told = _decode_line(line)
+        position = positions[told.custom_id]
+        spool.offsets[position], spool.lengths[position] = offset, len(line)
+        attempts[position] = told.attempts
+        offset += file.write(line)
+    canceled = msgspec.json.encode(_CANCELED)
+    for position in sorted(spool.missing):
+        spool.offsets[position], spool.lengths[position] = offset, len(canceled)
+        offset += file.write(canceled)
+    file.flush()
+    return spool, attempts
+
+
+def _whole_lines(journal: Path) -> Iterator[bytes]:
+    """Yield the lines of a journal; a last one without an end was being written when the process was killed."""
+    if journal.exists():
+        with journal.open("rb") as lines:
+            yield from (line for line in lines if line.endswith(b"\n"))

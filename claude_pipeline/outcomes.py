@@ -1,0 +1,61 @@
+"""What the results of a shard come to, added up while they are written."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow.compute as pc
+
+from claude_pipeline.records import FAILED
+from claude_pipeline.results import Decoded, Verdict
+from claude_pipeline.status import total_usd
+
+# What the ledger sums up of a results file, and where it stands there.
+_TOKENS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cache_read_input_tokens",
+    "cache_write_tokens": "cache_creation_input_tokens",
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a shard came to: `unanswered` says for a position what it came to instead, and the verdict on that."""
+
+    tallies: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    cost_usd: float | None = 0.0
+    cache_saved_usd: float | None = 0.0
+    unanswered: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
+    account_message: str = ""
+
+    def add(self, first: int, decoded: Decoded) -> None:
+        """Count a run of results whose first stands at a position of the shard."""
+        types = decoded.batch.column("result_type").to_pylist()
+        self.tallies.update(types)
+        for position, (verdict, result_type) in enumerate(zip(decoded.verdicts, types, strict=True), first):
+            if verdict != "succeeded":
+                self.unanswered[position] = result_type, verdict
+            if verdict == "account":
+                self.account_message = decoded.batch.column("error_message")[position - first].as_py()
+        self._add_usage(decoded)
+
+    def positions(self, verdict: Verdict) -> list[int]:
+        """List the requests that were judged so."""
+        return [position for position, (_, judged) in self.unanswered.items() if judged == verdict]
+
+    def _add_usage(self, decoded: Decoded) -> None:
+        for kind, column in _TOKENS.items():
+            self.tokens[kind] += pc.sum(decoded.batch.column(column)).as_py() or 0
+        costs = decoded.batch.column("cost_usd")
+        spent = None if costs.null_count else pc.sum(costs).as_py() or 0.0
+        self.cost_usd = total_usd([self.cost_usd, spent])
+        self.cache_saved_usd = total_usd([self.cache_saved_usd, *decoded.cache_saved_usd])
+
+    def recorded(self, failed: Mapping[int, str]) -> dict[str, object]:
+        """Return what the ledger records of a shard that is done, whose requests at `failed` get no answer."""
+        left = Counter(failed.values())
+        tallies = {"succeeded": self.tallies["succeeded"], **{kind: left[kind] for kind in FAILED}}
+        usd = {"cost_usd": self.cost_usd, "cache_saved_usd": self.cache_saved_usd}
+        return {"state": "collected", "owner": None, "reason": None, **tallies, **self.tokens, **usd}
