@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from claude_pipeline.streaming import Stream, StreamOptions, stream
     from claude_pipeline.submitting import SubmitOptions, submit
     from claude_pipeline.transport import make_client
+    from claude_pipeline.watching import stream_frame
 
 __version__ = version("claude-pipeline")
 
@@ -77,6 +78,7 @@ __all__ = [
     "poll",
     "set_budget",
     "stream",
+    "stream_frame",
     "submit",
 ]
 
@@ -102,6 +104,7 @@ _LATE = {
     "poll": "jobs",
     "set_budget": "jobs",
     "stream": "streaming",
+    "stream_frame": "watching",
     "submit": "submitting",
 }
 

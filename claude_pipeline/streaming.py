@@ -49,7 +49,14 @@ class StreamOptions(RequestOptions, total=False):
     max_cost_usd: float | None
     max_attempts: int
     max_concurrency: int
+    in_order: bool
     idle_timeout: float
+    on_text: OnText | None
+    on_event: OnEvent | None
+    name: str | None
+    store: StorePath
+    base_url: str | None
+    client: "Anthropic | None"
 
 
 class Stream(Iterator[StreamedRow]):

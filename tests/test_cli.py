@@ -16,6 +16,7 @@ from claude_pipeline.cli import main
 COMMANDS = [
     "run",
     "submit",
+    "stream",
     "estimate",
     "list",
     "status",

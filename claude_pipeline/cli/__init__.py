@@ -7,6 +7,7 @@ from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, re
 from claude_pipeline.cli.mending import ask_again, failed
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
+from claude_pipeline.cli.streaming import stream
 from claude_pipeline.cli.trying import demo
 
 main = Shell(
@@ -32,6 +33,7 @@ main = Shell(
     commands=[
         run,
         submit,
+        stream,
         estimate,
         list_jobs,
         status,

@@ -43,17 +43,22 @@ class Requesting(TypedDict):
     base_url: str | None
 
 
-class Settings(Requesting):
-    """What `cp.submit` takes from the command line."""
+class Answers(TypedDict):
+    """How answers are wanted, and what they may cost."""
 
     name: str | None
     id_column: str | None
     prefix: str
     content: "Content | None"
-    prime_cache: bool
     preflight: bool
     max_cost_usd: float | None
     max_attempts: int
+
+
+class Settings(Requesting, Answers):
+    """What `cp.submit` takes from the command line."""
+
+    prime_cache: bool
     max_batch_requests: int
     max_batch_bytes: int
     max_queued_requests: int
@@ -146,12 +151,11 @@ _REQUESTING: list[Decorator] = [
     click.option("--salt", metavar="TEXT", help="Another salt asks, and pays, afresh."),
     click.option("--salt-column", metavar="COLUMN", help="The same row by row: several samples of one prompt."),
 ]
-_SUBMITTING: list[Decorator] = [
+_ANSWERING: list[Decorator] = [
     click.option("--name", metavar="TEXT", help="What `list` calls the job."),
     click.option("--id-column", metavar="COLUMN", help="Names rows in error messages."),
     click.option("--prefix", default="", metavar="TEXT", help="Goes before the names of the added columns."),
     click.option("--content", type=click.Choice(["json"]), help="Add a column with all blocks of an answer."),
-    click.option("--prime-cache", is_flag=True, help="Send one request ahead to fill the cache."),
     click.option(
         "--max-cost-usd",
         type=click.FloatRange(min=0, min_open=True),
@@ -164,6 +168,9 @@ _SUBMITTING: list[Decorator] = [
         help="Show the first request to the API before sending. [default: on]",
     ),
     click.option("--max-attempts", default=3, type=_AT_LEAST_ONE, metavar="N", help="Per row, default 3."),
+]
+_BATCHING: list[Decorator] = [
+    click.option("--prime-cache", is_flag=True, help="Send one request ahead to fill the cache."),
     click.option(
         "--max-batch-requests", default=100_000, type=_AT_LEAST_ONE, metavar="N", help="Per batch, default 100000."
     ),
@@ -184,7 +191,8 @@ _SUBMITTING: list[Decorator] = [
 ]
 
 requesting = together(_REQUESTING)
-asking = together([*_REQUESTING, *_SUBMITTING])
+answering = together(_ANSWERING)
+asking = together([*_REQUESTING, *_ANSWERING, *_BATCHING])
 
 
 def check_prompt(settings: Requesting) -> None:
