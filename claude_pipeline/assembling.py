@@ -13,6 +13,12 @@ from claude_pipeline.errors import ApiError
 from claude_pipeline.events import Delta, Event, decode_event
 
 _TEXTS = ("text", "thinking", "signature")
+_PIECES = {
+    "text_delta": "text",
+    "input_json_delta": "partial_json",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+}
 
 
 class _ErrorDetail(msgspec.Struct):
@@ -38,19 +44,11 @@ class _Block:
     citations: list[Raw] = field(default_factory=list)
 
     def add(self, delta: Delta) -> None:
-        match delta.type:
-            case "text_delta":
-                self.pieces.setdefault("text", []).append(delta.text)
-            case "input_json_delta":
-                self.pieces.setdefault("input", []).append(delta.partial_json)
-            case "thinking_delta":
-                self.pieces.setdefault("thinking", []).append(delta.thinking)
-            case "signature_delta":
-                self.pieces.setdefault("signature", []).append(delta.signature)
-            case "citations_delta":
-                self.citations.append(delta.citation)
-            case _:  # of a kind that came after this was written
-                pass
+        name = _PIECES.get(delta.type)
+        if name:
+            self.pieces.setdefault(name, []).append(getattr(delta, name))
+        elif delta.type == "citations_delta":
+            self.citations.append(delta.citation)  # any other is of a kind that came after this was written
 
     @property
     def text(self) -> str:
@@ -69,7 +67,7 @@ class _Block:
                 built[name] = f"{built.get(name) or ''}{''.join(self.pieces[name])}"
         if self.citations:
             built["citations"] = [*(built.get("citations") or ()), *self.citations]
-        if text := "".join(self.pieces.get("input", ())):
+        if text := "".join(self.pieces.get("partial_json", ())):
             built["input"] = _tool_input(text, stop_reason)
         return built
 

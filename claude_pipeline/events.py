@@ -39,19 +39,19 @@ class EventReader:
     """Cuts a stream into events, wherever its pieces begin and end."""
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []
-        self._data: list[bytes] = []
+        self._rest = b""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the data of each event that a piece completes; comments and events without data say nothing."""
-        *lines, rest = chunk.split(b"\n")
-        if lines and self._rest:
-            lines[0] = b"".join([*self._rest, lines[0]])
-            self._rest.clear()
-        self._rest.append(rest)
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._data.append(line[5:])
-            elif self._data and not line.rstrip(b"\r"):
-                yield b"\n".join(self._data)
-                self._data.clear()
+        # In JSON a carriage return is written as an escape, so that one which stands there ends a line.
+        *events, self._rest = (self._rest + chunk.replace(b"\r", b"")).split(b"\n\n")
+        for event in events:
+            at = 0 if event.startswith(b"data:") else event.find(b"\ndata:") + 1 or None
+            if at is not None:
+                data = event[at + 5 :]
+                yield data if b"\n" not in data else _lines_of(event)
+
+
+def _lines_of(event: bytes) -> bytes:
+    """Join the data of an event that has several lines after its first one with data."""
+    return b"\n".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:"))

@@ -1,0 +1,1 @@
+"""What a streamed answer costs its reader, beside the SDK's own helper and a bare socket."""
