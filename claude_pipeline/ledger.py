@@ -194,10 +194,12 @@ class Ledger(States):
     # Leases
 
     def lease_job(self, job_id: str, *, owner: str) -> bool:
-        """Take the planning of a job, unless a live owner has it."""
+        """Take the planning of a job, unless another live owner has it."""
         with self.transaction():
             job = self.job(job_id)
-            if job is None or job.state != "planning" or self._is_held(job.owner, job.lease_until):
+            if job is None or job.state != "planning":
+                return False
+            if job.owner != owner and self._is_held(job.owner, job.lease_until):
                 return False
             return self.move_job(job_id, PLANNING, owner=owner, lease_until=self.now() + LEASE_SECONDS)
 

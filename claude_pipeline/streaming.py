@@ -16,7 +16,7 @@ from claude_pipeline.errors import InputError
 from claude_pipeline.forms import RequestOptions
 from claude_pipeline.jobs import Job
 from claude_pipeline.journal import Journal, end_stream
-from claude_pipeline.leases import renewed
+from claude_pipeline.leases import LEASE_SECONDS, renewed
 from claude_pipeline.messages import MessagesApi
 from claude_pipeline.pace import Pace
 from claude_pipeline.planning import Limits, Settings, plan
@@ -201,8 +201,10 @@ class _Run:
     def _plan(self) -> JobRecord:
         """Plan what has no answer yet, after what killed runs have left behind is put in order."""
         end_abandoned_streams(self._store, self._session.account)
-        again = {"state": "planning", "reason": None, "unanswered": None, "ended_at": None}
-        self._ledger.move_job(self._job_id, ("in_progress", "blocked", "canceling", "ended"), **again)
+        if not self._ledger.lease_job(self._job_id, owner=self._owner):
+            again: dict[str, Any] = {"state": "planning", "reason": None, "unanswered": None, "ended_at": None}
+            lease = {"owner": self._owner, "lease_until": self._ledger.now() + LEASE_SECONDS}
+            self._ledger.move_job(self._job_id, ("in_progress", "blocked", "canceling", "ended"), **again, **lease)
         plan(self._store, self._record(), owner=self._owner)
         return self._record()
 
