@@ -168,23 +168,26 @@ class Answering:
     def _listen(self, tale: _Tale, body: LiveBody, assembly: Assembly) -> None:
         reader = EventReader()
         seam = Seam(tale.before, model=tale.asked_model) if tale.before else None
-        for chunk in body.chunks:
-            heard = list(reader.feed(chunk))
-            events = [assembly.add(data) for data in heard]
+        try:
+            for chunk in body.chunks:
+                self._take(tale, [*reader.feed(chunk)], assembly, seam)
+        finally:
+            if self._hear and seam and (rest := seam.finish()):
+                self._hear(Heard(tale.row, rest, []))
+
+    def _take(self, tale: _Tale, heard: list[bytes], assembly: Assembly, seam: Seam | None) -> None:
+        """Take events as far as they are whole, and tell what they say though one of them is an error."""
+        events: list[Event] = []
+        try:
+            for data in heard:
+                events.append(assembly.add(data))  # noqa: PERF401  those before an error count
+        finally:
             if tale.first_token_at is None and any(event.delta for event in events):
                 tale.first_token_at = time.monotonic()
-            if self._hear and heard:
-                self._tell(self._hear, tale.row, events, heard, seam)
-        if self._hear and seam and (rest := seam.finish()):
-            self._hear(Heard(tale.row, rest, []))
-
-    def _tell(
-        self, hear: Callable[[Heard], None], row: int, events: list[Event], data: list[bytes], seam: Seam | None
-    ) -> None:
-        text = "".join(event.delta.text for event in events if event.delta)
-        said = seam.add(text) if seam and text else text
-        if said or self._keeps_events:
-            hear(Heard(row, said, data if self._keeps_events else []))
+            text = "".join(event.delta.text for event in events if event.delta)
+            said = seam.add(text) if seam and text else text
+            if self._hear and (said or (self._keeps_events and events)):
+                self._hear(Heard(tale.row, said, heard[: len(events)] if self._keeps_events else []))
 
     def _may_go_on(self, tale: _Tale, error: ApiError) -> bool:
         """Wait until the request may be tried again; tell if it may not.

@@ -21,6 +21,11 @@ _PIECES = {
 }
 
 
+class _Ending(msgspec.Struct):
+    delta: dict[str, Any] = {}
+    usage: dict[str, Any] | None = None
+
+
 class _ErrorDetail(msgspec.Struct):
     type: str = "api_error"
     message: str = ""
@@ -31,6 +36,7 @@ def broken(message: str) -> ApiError:
     return ApiError(message, error_type="api_error")
 
 
+_decode_ending = msgspec.json.Decoder(_Ending).decode
 _decode_error = msgspec.json.Decoder(_ErrorDetail).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -118,9 +124,9 @@ class Assembly:
             case "content_block_start":
                 self._blocks[event.index] = _Block(_decode_object(event.content_block))
             case "message_delta":
-                ending = _decode_object(data)
-                self._ending |= ending.get("delta") or {}
-                self._count(ending.get("usage"))
+                ending = _decode_ending(data)
+                self._ending |= ending.delta
+                self._count(ending.usage)
             case "message_stop":
                 self.is_complete = True
             case "error":

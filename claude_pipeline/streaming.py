@@ -203,8 +203,8 @@ class _Run:
         end_abandoned_streams(self._store, self._session.account)
         if not self._ledger.lease_job(self._job_id, owner=self._owner):
             again: dict[str, Any] = {"state": "planning", "reason": None, "unanswered": None, "ended_at": None}
-            lease = {"owner": self._owner, "lease_until": self._ledger.now() + LEASE_SECONDS}
-            self._ledger.move_job(self._job_id, ("in_progress", "blocked", "canceling", "ended"), **again, **lease)
+            again |= {"owner": self._owner, "lease_until": self._ledger.now() + LEASE_SECONDS}
+            self._ledger.move_job(self._job_id, ("in_progress", "blocked", "canceling", "ended"), **again)
         plan(self._store, self._record(), owner=self._owner)
         return self._record()
 

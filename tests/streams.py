@@ -1,6 +1,10 @@
 """What the tests of streaming share: a table asked of a sandbox, row by row."""
 
 import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import Request, urlopen
 
 import pyarrow as pa
 
@@ -48,3 +52,44 @@ def going_on(text):
 def fate(words):
     """Let a prompt choose what it comes to: `words` are the errors that it may name."""
     return lambda _custom_id, params, _attempt: next((word for word in words if word in json.dumps(params)), None)
+
+
+@contextmanager
+def whole_answers(sandbox_url, answers):
+    """Serve messages out of `answers`, each in one piece, and everything else out of a sandbox."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self._answer(None)
+
+        def do_POST(self):
+            self._answer(self.rfile.read(int(self.headers["content-length"])))
+
+        def _answer(self, body):
+            if self.path == "/v1/messages":
+                self._send(next(answers), [("content-type", "text/event-stream")])
+                return
+            passed = ("content-type", "authorization", "anthropic-version")
+            headers = {name: self.headers[name] for name in passed if name in self.headers}
+            with urlopen(Request(sandbox_url + self.path, data=body, headers=headers)) as answer:
+                self._send(answer.read(), [("content-type", "application/json")])
+
+        def _send(self, body, headers):
+            self.send_response(200)
+            for name, value in [*headers, ("content-length", str(len(body)))]:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from streams import NEW, OLD, asked_messages, echo, going_on, stream_from
+from streams import NEW, OLD, asked_messages, echo, going_on, stream_from, whole_answers
+from test_events import delta, end, message, sse, start, stop
 
 import claude_pipeline as cp
 
@@ -57,6 +58,28 @@ TOOL = {
         "additionalProperties": False,
     },
 }
+
+
+def test_what_was_said_in_the_same_breath_as_an_error_is_told_and_kept(store):
+    """One piece of the connection may bring text and an error, and a second one may come while the first is joined."""
+    first, second = TEXT[:30], TEXT[30:45]
+
+    def piece(text, *, is_last):
+        said = [message(), start(0, type="text", text=""), delta(0, "text_delta", text=text)]
+        error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+        return sse(*said, *([stop(0), *end()] if is_last else [error]))
+
+    answers = iter([piece(first, is_last=False), piece(second, is_last=False), piece(TEXT[45:], is_last=True)])
+    said = []
+    with cp.Sandbox() as server, whole_answers(server.url, answers) as url:
+        rows = stream_from(
+            server, ["Go"], store=store, model=NEW, base_url=url, on_text=lambda _, text: said.append(text)
+        )
+        (row,) = rows
+    assert (row.response, row.attempts) == (TEXT, 3)
+    assert "".join(said) == TEXT
+
+
 STARTING_AGAIN = {
     "tool use": {"params": {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "note"}}},
     "thinking": {"params": {"thinking": {"type": "enabled", "budget_tokens": 1024}}, "max_tokens": 2048},
