@@ -68,8 +68,8 @@ def estimate(
     limits = Limits(max_batch_requests, max_batch_bytes, max_queued_requests, 1)
     check_limits(limits)
     for name, number, least in (("exact", exact, 0), ("limit", limit, 1)):
-        if number is not None and number < least:
-            raise InputError(f"{name} is {number}. Pass {least} or more.")
+        if number is not None and (not isinstance(number, int) or number < least):
+            raise InputError(f"{name} is {number!r}. Pass a whole number, {least} or more.")
     path = find_store(store)
     prices = PriceList(datetime.now(UTC), store=path)
     with closing(open_table(source)) as table:

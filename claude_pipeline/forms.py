@@ -22,6 +22,9 @@ StrPath = str | os.PathLike[str]
 System = Template | Sequence[Block] | None
 
 _OWN = ("model", "max_tokens")
+_TEXTS = ("prompt_column", "template", "messages_column", "fill_null", "salt", "salt_column")
+_LISTS = ("images", "documents")
+_MAPPINGS = {"params": "'stop_sequences': ['END']", "params_columns": "'max_tokens': 'limit'"}
 
 
 class RequestOptions(TypedDict, total=False):
@@ -87,6 +90,7 @@ def build_form(
     Raises:
         InputError: A column, a text or a parameter cannot become requests; names it.
     """
+    _check_kinds(options)
     asked = _Asked(schema, source, options)
     turns = asked.turns(os.fspath(folder))
     turns.check(schema, source=source)
@@ -111,6 +115,22 @@ def _merge(parts: Iterable[Part]) -> Iterator[Part]:
             yield b"".join(part for part in group if isinstance(part, bytes))
         else:
             yield from group
+
+
+def _check_kinds(options: RequestOptions) -> None:
+    """Refuse what is of another kind than it must be: a text for a list would be taken for its letters."""
+    for key in _TEXTS:
+        value = options.get(key)
+        if not isinstance(value, str | None):
+            raise InputError(f"{key} is {value!r}, which is no text. Write {key}={str(value)!r}.")
+    for key in _LISTS:
+        value = options.get(key)
+        if isinstance(value, str):
+            raise InputError(f"{key} is the text {value!r}. Give a list: {key}=[{value!r}].")
+    for key, example in _MAPPINGS.items():
+        value = options.get(key)
+        if not isinstance(value, Mapping | None):
+            raise InputError(f"{key} is {value!r}. Give names and their values: {key}={{{example}}}.")
 
 
 class _Asked:
@@ -227,7 +247,10 @@ def _member(key: str, value: object) -> bytes:
 
 def _blocks(key: str, value: object) -> Sequence[Block]:
     if not isinstance(value, Sequence) or not all(isinstance(block, Mapping) for block in value):
-        raise InputError(f"{key} is {value!r}. Give a list of objects, as the API takes it.")
+        hint = (
+            "text, or a list of the API's text blocks" if key == "system" else "a list of objects, as the API takes it"
+        )
+        raise InputError(f"{key} is {value!r}. Give {hint}.")
     return value
 
 

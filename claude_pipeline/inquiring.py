@@ -61,6 +61,7 @@ class Inquiry:
             CredentialsError: There are no credentials, and `exact` needs some.
             ApiError: The API cannot be asked, and `exact` needs it.
         """
+        check_params(None, request)
         if self._exact == 0:
             self.notes.append("Nobody was asked (exact=0): no tokens were counted, and the store was not looked at.")
             return

@@ -72,13 +72,25 @@ def check_limits(limits: Limits) -> None:
         InputError: One cannot; names it.
     """
     for name, most in (("max_batch_requests", MAX_REQUESTS), ("max_batch_bytes", MAX_BYTES)):
-        if not 1 <= getattr(limits, name) <= most:
+        if not 1 <= _whole(limits, name) <= most:
             raise InputError(f"{name} is {getattr(limits, name):,}. A Message Batch takes from 1 to {most:,}.")
     for name in ("max_queued_requests", "max_attempts"):
-        if getattr(limits, name) < 1:
+        if _whole(limits, name) < 1:
             raise InputError(f"{name} is {getattr(limits, name):,}. It must be at least 1.")
-    if limits.max_cost_usd is not None and not 0 < limits.max_cost_usd < inf:
-        raise InputError(f"max_cost_usd is {limits.max_cost_usd}. Give dollars, such as max_cost_usd=25.")
+    if limits.max_cost_usd is not None and not is_amount(limits.max_cost_usd):
+        raise InputError(f"max_cost_usd is {limits.max_cost_usd!r}. Give dollars, such as max_cost_usd=25.")
+
+
+def is_amount(dollars: object) -> bool:
+    """Tell whether something may be a limit in dollars."""
+    return isinstance(dollars, int | float) and not isinstance(dollars, bool) and 0 < dollars < inf
+
+
+def _whole(limits: Limits, name: str) -> int:
+    number = getattr(limits, name)
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InputError(f"{name} is {number!r}. Give a whole number.")
+    return number
 
 
 def has_room(queued: int, requests: int, job: JobRecord) -> bool:

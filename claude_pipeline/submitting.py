@@ -168,8 +168,8 @@ def submit(
         opened = Store(find_store(store))
         taken = snapshot(table, opened.new_input_path(), limit=limit, mode=opened.file_mode)
     try:
-        check_params(client, request)
         form = build_form(taken.schema, source=taken.label, folder=Path.cwd(), **request)
+        check_params(client, request)
         schema = None if output_schema is None else read_schema(output_schema)
         answers = answer_options(params=params, params_columns=params_columns, output_schema=schema, content=content)
         check_columns(taken.schema, form, prefix=prefix, source=taken.label, answers=answers)

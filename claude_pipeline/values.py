@@ -218,11 +218,13 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def check_unicode(what: str, text: str) -> None:
-    """Make sure that a text can be encoded.
+    """Make sure that a text is one, and can be encoded.
 
     Raises:
-        InputError: It holds half a character; names its place.
+        InputError: It is something else, or holds half a character; names its place.
     """
+    if not isinstance(text, str):
+        raise InputError(f"{what} is {text!r}, which is no text. Write {str(text)!r}.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -222,6 +222,34 @@ def test_an_argument_that_makes_no_sense_is_named(refusal, option, value):
 @pytest.mark.parametrize(
     ("option", "value", "way_out"),
     [
+        ("images", "text", "images=['text']"),
+        ("documents", "text", "documents=['text']"),
+        ("fill_null", 0, "fill_null='0'"),
+        ("salt", 0, "salt='0'"),
+        ("salt_column", 1, "salt_column='1'"),
+        ("prompt_column", ["text"], "no text"),
+        ("messages_column", ["text"], "no text"),
+        ("system", 5, "a list of the API's text blocks"),
+        ("system", ["Be brief."], "a list of the API's text blocks"),
+        ("params", ["top_k"], "params={'stop_sequences': ['END']}"),
+        ("params_columns", "model", "params_columns={'max_tokens': 'limit'}"),
+        ("params_columns", ["model"], "params_columns={'max_tokens': 'limit'}"),
+        ("max_cost_usd", "5", "max_cost_usd=25"),
+        ("max_batch_requests", "5", "Give a whole number"),
+        ("max_attempts", 1.5, "Give a whole number"),
+        ("limit", "5", "Pass 1 or more"),
+        ("name", 5, "Write '5'"),
+    ],
+)
+def test_an_argument_of_another_kind_is_shown_with_the_one_to_write(refusal, option, value, way_out):
+    message = refusal(["x"], **{option: value})
+    assert message.startswith((f"{option} is {value!r}", f"{option} is the text {value!r}"))
+    assert way_out in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "way_out"),
+    [
         ("max_batch_requests", 0, "from 1 to 100,000"),
         ("max_batch_requests", 100_001, "from 1 to 100,000"),
         ("max_batch_bytes", 0, "from 1 to 256,000,000"),

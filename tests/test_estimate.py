@@ -279,9 +279,18 @@ def test_requests_that_the_api_would_refuse_are_refused_now(estimate):
         estimate(["a"], params={"max_tokns": 1})
 
 
+@pytest.mark.parametrize("options", [{"exact": 0}, {}])
+def test_what_no_batch_takes_is_refused_even_with_nobody_to_ask(options, store):
+    asked = {"prompt_column": "text", "model": MODEL, "max_tokens": 9, "store": store, **options}
+    with pytest.raises(cp.InputError, match="Did you mean 'stop_sequences'"):
+        estimate_cost(prompts(["a"]), params={"stop_sequence": ["x"]}, **asked)
+    assert estimate_cost(prompts(["a"]), params={"stop_sequences": ["x"], "top_k": 5}, **asked).to_send == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words_of_it"),
     [
+        ({"exact": "all"}, "exact is 'all'. Pass a whole number, 0 or more"),
         ({"exact": -1}, "exact is -1"),
         ({"limit": 0}, "limit is 0"),
         ({"max_batch_requests": 0}, "max_batch_requests is 0"),
