@@ -127,7 +127,7 @@ def _put_together(label: str, census: Census, shares: list[_Share], inquiry: Inq
         live_usd=_add(model.live_usd for model in models),
         models=models,
         unpriced=tuple(model.model for model in models if model.batch_usd is None),
-        notes=(*inquiry.notes, *_notes(shares, learned_from=len(inquiry.learned))),
+        notes=(*_unsent(census), *inquiry.notes, *_notes(shares, learned_from=len(inquiry.learned))),
     )
 
 
@@ -139,6 +139,11 @@ def _add(amounts: Iterator[Range | None]) -> Range | None:
             return None
         total += amount
     return total
+
+
+def _unsent(census: Census) -> Iterator[str]:
+    for refusal in census.refusals:
+        yield f"{plural(refusal.rows, 'row')} cannot be sent ({refusal.error_type}). {refusal.example}"
 
 
 def _notes(shares: list[_Share], *, learned_from: int) -> Iterator[str]:

@@ -19,9 +19,9 @@ from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.prompts import ID_BYTES, Request, RequestForm
 from claude_pipeline.records import PLANNING, Claim, JobRecord
-from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder
-from claude_pipeline.status import Refusal
+from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder, too_large
 from claude_pipeline.store import Store, read_batches
+from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 
 FOREIGN_SCHEMA = pa.schema(
@@ -171,7 +171,7 @@ class _Planner:
         self._form, self._id_column = settings.form, settings.id_column
         self.columns = settings.form.columns | ({settings.id_column} if settings.id_column else set())
         self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
-        self._refusals: dict[str, tuple[int, str]] = {}
+        self._unsent = Unsent()
         self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
         limits = settings.limits
         largest = min(limits.max_batch_requests, limits.max_queued_requests)
@@ -192,8 +192,7 @@ class _Planner:
 
     def refusals(self) -> str:
         """Say why rows cannot be sent, how many each, and of each the first."""
-        found = [Refusal(kind, rows, example) for kind, (rows, example) in self._refusals.items()]
-        return msgspec.json.encode(found).decode()
+        return msgspec.json.encode(self._unsent.refusals).decode()
 
     def plan_batch(self, first: int, batch: pa.RecordBatch) -> None:
         """Place the requests of consecutive rows."""
@@ -224,19 +223,11 @@ class _Planner:
     def _refuse(self, row: int, why: Unsendable) -> None:
         blank = why.error_type == "missing_prompt"
         self.counts["skipped" if blank else "invalid"] += 1
-        message = why.error_message if blank else f"{self._name(row)}: {why.error_message}"
         if not blank:
-            rows, example = self._refusals.get(why.error_type, (0, message))
-            self._refusals[why.error_type] = rows + 1, example
-        self._notes.add(row, None, Unsendable(why.error_type, message))
-
-    def _name(self, row: int) -> str:
-        number = f"Row {row + 1:,}"
-        if self._id_column is not None:
-            with suppress(UnicodeDecodeError):
-                value = self._batch.column(self._id_column)[row - self._first].as_py()
-                return f"{number} ({self._id_column} {value!r})"
-        return number
+            name = name_row(self._batch, row, first=self._first, id_column=self._id_column)
+            why = Unsendable(why.error_type, f"{name}: {why.error_message}")
+            self._unsent.add(why)
+        self._notes.add(row, None, why)
 
     def _leave(self, row: int, address: bytes, count: str) -> None:
         self.counts[count] += 1
@@ -256,8 +247,7 @@ class _Planner:
 
     def _ask(self, row: int, request: Request) -> None:
         if self._builder.is_too_large(request):
-            size = f"{len(request.params):,} bytes, but a batch may have {self._builder.max_bytes:,}"
-            self._refuse(row, Unsendable("request_too_large", f"The request has {size}. It was not sent."))
+            self._refuse(row, too_large(request, self._builder.max_bytes))
             return
         if not self._builder.fits(request):
             self.plan_shard()

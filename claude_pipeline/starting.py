@@ -47,7 +47,7 @@ def start(
     digest = _digest(taken, settings.form)
     job_id = _job_id(store.ledger.account_name(session.account), name, digest, settings)
     if preflight and store.ledger.job(job_id) is None:
-        check_first(session.api, settings.form, taken.path, label=taken.label)
+        check_first(session.api, settings.form, taken.path, label=taken.label, id_column=settings.id_column)
     _check_cost(store, session, settings, estimated)
     store.keep_input(taken.path, job_id)
     store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)

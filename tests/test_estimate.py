@@ -158,6 +158,14 @@ def test_rows_are_told_apart_as_a_submit_does(ask, estimate):
     assert (found.requests, found.to_send) == (status.requests, 2)
 
 
+def test_rows_that_cannot_be_sent_are_named_with_how_many_there_are(estimate):
+    table = pa.table({"a": ["x", None, "y", "z" * 2_000, None], "b": ["u", "v", "w", "x", "y"]})
+    found = estimate(table, template="{a}{b}", max_batch_bytes=1_000)
+    assert found.notes[0].startswith("2 rows cannot be sent (missing_field). Row 2: Column 'a' is null.")
+    assert found.notes[1].startswith("1 row cannot be sent (request_too_large). Row 4: The request has 2,")
+    assert found.notes[0] in str(found)
+
+
 def test_what_the_store_has_is_free(ask, estimate):
     ask(["a", "b"]).wait(poll_interval=0.01)
     again, more = estimate(["a", "b"]), estimate(["a", "b", "c"])
