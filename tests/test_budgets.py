@@ -77,7 +77,9 @@ def test_what_the_store_has_spent_counts(ask, tmp_path):
 
 
 def test_a_model_without_a_price_has_no_budget(ask, tmp_path):
-    with pytest.raises(cp.InputError, match=r"no known price, so max_cost_usd cannot be kept.*prices\.toml"):
+    with pytest.raises(
+        cp.InputError, match=r"no known price for claude-unheard-of, so max_cost_usd cannot be.*prices\.toml"
+    ):
         ask(model="claude-unheard-of", max_cost_usd=1)
     (tmp_path / "store" / "prices.toml").write_text("[claude-unheard-of]\ninput = 1\noutput = 5\n", encoding="utf-8")
     assert ask(model="claude-unheard-of", max_cost_usd=1).wait(poll_interval=0).status().unanswered == 0

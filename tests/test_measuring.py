@@ -166,6 +166,17 @@ def test_the_margin_holds_for_nineteen_of_twenty_noisy_samples():
     assert held >= 0.93 * 400
 
 
+@pytest.mark.parametrize("tokens", [100.0, 1_500.0, 2_900.0])
+def test_images_that_a_sample_hardly_has_are_not_forgotten(tokens):
+    rng = np.random.default_rng(3)
+    every = weights(rng.integers(100, 400, 2000), rng.random(2000) < 0.03)
+    truth = every["text"] / 4 + tokens * every["images"] + 10
+    for _ in range(100):
+        chosen = rng.choice(2000, 20, replace=False)
+        prediction = calibrate(every, chosen, truth[chosen])
+        assert abs(prediction.total - truth.sum()) <= prediction.margin * prediction.total
+
+
 def test_requests_of_one_size_need_no_slope():
     every = weights([500] * 1000)
     counted = np.array([100.0, 110, 90, 105, 95] * 4)
