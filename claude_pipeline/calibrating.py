@@ -114,7 +114,7 @@ def _t95(freedom: int) -> float:
 
 def margin_of_mean(values: Floats) -> float:
     """Return by what share the mean of a sample may be wrong, at about 95 %."""
-    if len(values) < 2:  # noqa: PLR2004  one value has no spread
+    if len(values) < 2 or not values.any():  # noqa: PLR2004  one value has no spread, and nothing has no share
         return 1.0
     error = _t95(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(max(error / values.mean(), 1 / (2 * np.sqrt(len(values)))))

@@ -97,6 +97,8 @@ def test_one_request_goes_ahead_to_fill_the_cache(ask, sandbox):
     words = " ".join(f"Rule {number} holds." for number in range(2000))
     job = ask(system=words, cache="1h", prime_cache=True)
     assert sandbox.usage()["requests_accepted"] == 1
+    assert job.status().reason == "1 of 2 batches wait for the first one, which fills the cache."
     assert job.wait(poll_interval=0).status().unanswered == 0
+    assert job.status().reason is None
     assert sandbox.usage()["batches"] == 2
     assert job.to_pandas().cache_read_input_tokens.gt(0).sum() == len(TABLE) - 1

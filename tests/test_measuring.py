@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from claude_pipeline.calibrating import calibrate
 from claude_pipeline.census import WEIGHT, count_waves, pack
+from claude_pipeline.costing import Lengths
 from claude_pipeline.forms import build_form
 from claude_pipeline.measuring import Scales, Weight, cached_prefix, weigh
 from claude_pipeline.pricing import PriceList, TokenUsage
@@ -183,6 +184,11 @@ def test_requests_of_one_size_need_no_slope():
     prediction = calibrate(every, np.arange(20), counted)
     assert prediction.total == pytest.approx(100_000)
     assert 0.03 < prediction.margin < 0.05
+
+
+def test_answers_without_a_token_teach_that_there_may_be_none():
+    lengths = Lengths.of(np.array([64.0, 64.0]), np.zeros(5))
+    assert (lengths.total.expected, lengths.total.high, lengths.total.worst) == (0, 0, 128)
 
 
 @given(st.lists(st.integers(100, 1000), min_size=1, max_size=60), st.integers(1, 7), st.integers(1100, 3000))
