@@ -64,6 +64,7 @@ def estimate(
         CredentialsError: There is no API key, and `exact` asks for counts.
         ApiError: The API cannot be asked, and `exact` asks for counts.
         StoreError: The store cannot be read.
+        TypeError: There is no such argument.
     """
     limits = Limits(max_batch_requests, max_batch_bytes, max_queued_requests, 1)
     check_limits(limits)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -89,6 +90,7 @@ def build_form(
 
     Raises:
         InputError: A column, a text or a parameter cannot become requests; names it.
+        TypeError: There is no such argument.
     """
     _check_kinds(options)
     asked = _Asked(schema, source, options)
@@ -118,7 +120,13 @@ def _merge(parts: Iterable[Part]) -> Iterator[Part]:
 
 
 def _check_kinds(options: RequestOptions) -> None:
-    """Refuse what is of another kind than it must be: a text for a list would be taken for its letters."""
+    """Refuse what is none of the arguments, and what is of another kind than it must be.
+
+    A misspelled argument would be passed over, and a text for a list taken for its letters.
+    """
+    for key in sorted(options.keys() - RequestOptions.__optional_keys__):
+        nearest = get_close_matches(key, RequestOptions.__optional_keys__, n=1)
+        raise TypeError(f"There is no argument {key!r}." + (f" Did you mean {nearest[0]!r}?" if nearest else ""))
     for key in _TEXTS:
         value = options.get(key)
         if not isinstance(value, str | None):

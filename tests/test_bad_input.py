@@ -99,6 +99,15 @@ def test_half_a_character_in_a_dataframe_is_named_by_column_and_row(refusal):
     assert "in row 2" in message
 
 
+def test_conversations_of_two_shapes_in_a_dataframe_are_named_with_the_way_out(refusal):
+    plain, blocks = "Hi", [{"type": "text", "text": "Hi"}]
+    frame = pd.DataFrame({"chat": [[{"role": "user", "content": content}] for content in (plain, blocks)]})
+    message = refusal(frame, messages_column="chat", prompt_column=None)
+    assert "Column 'chat' of the DataFrame" in message
+    assert "in row 2" in message
+    assert message.endswith("lists that differ go as text, by json.dumps.")
+
+
 def test_text_that_is_not_unicode_in_a_parquet_file_is_marked_and_the_others_go(ask, sandbox, tmp_path):
     broken = pa.array([b"fine", b"half \xed\xa0\xbd", b"\xff", b"fine too"]).view(pa.string())
     pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")

@@ -287,6 +287,11 @@ def test_requests_that_the_api_would_refuse_are_refused_now(estimate):
         estimate(["a"], params={"max_tokns": 1})
 
 
+def test_an_argument_that_there_is_not_is_not_passed_over(estimate):
+    with pytest.raises(TypeError, match=r"no argument 'systen'\. Did you mean 'system'"):
+        estimate(["a"], systen="Be brief.")
+
+
 @pytest.mark.parametrize("options", [{"exact": 0}, {}])
 def test_what_no_batch_takes_is_refused_even_with_nobody_to_ask(options, store):
     asked = {"prompt_column": "text", "model": MODEL, "max_tokens": 9, "store": store, **options}
