@@ -4,6 +4,9 @@ import pandas as pd
 import pytest
 
 import claude_pipeline as cp
+from claude_pipeline.leases import new_owner
+from claude_pipeline.records import PLANNED
+from claude_pipeline.sending import send
 
 TABLE = pd.DataFrame({"text": [f"Say {number}." for number in range(40)]})
 LONG = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 1000}
@@ -102,3 +105,19 @@ def test_one_request_goes_ahead_to_fill_the_cache(ask, sandbox):
     assert job.status().reason is None
     assert sandbox.usage()["batches"] == 2
     assert job.to_pandas().cache_read_input_tokens.gt(0).sum() == len(TABLE) - 1
+
+
+def test_a_batch_that_another_process_sent_during_the_reckoning_is_not_sent_again(ask, sandbox):
+    teach(ask)
+    sandbox.fail_next("create", 429)
+    job = ask(max_cost_usd=1)
+    store, session = job._store, job._start_session()
+    (shard,) = store.ledger.own_shards(job.job_id)
+    store.ledger.move(shard.shard, PLANNED, reserved_usd=None, not_before=0.0, refusals=0)
+    seen = store.ledger.shard(shard.shard)
+    job.resume()
+    accepted = sandbox.usage()["requests_accepted"]
+    send(store, session.api, seen, owner=new_owner())
+    assert sandbox.usage()["requests_accepted"] == accepted
+    assert job.wait(poll_interval=0).status().unanswered == 0
+    assert sandbox.usage()["answers_billed_twice"] == 0
