@@ -80,6 +80,11 @@ class Census:
         return np.take(most, self.of_model(model)["kind"])
 
     @property
+    def answered(self) -> int:
+        """Count the distinct requests that need not be asked again."""
+        return self.requests - len(self.weights)
+
+    @property
     def models(self) -> list[str]:
         """Name the models that are to be asked, in the order of the input."""
         asked = set(self.weights["kind"].tolist())

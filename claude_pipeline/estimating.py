@@ -113,7 +113,7 @@ def _put_together(label: str, census: Census, shares: list[_Share], inquiry: Inq
         skipped=census.skipped,
         invalid=census.invalid,
         requests=census.requests,
-        answered=census.requests - len(census.weights),
+        answered=census.answered,
         to_send=len(census.weights),
         batches=len(shards),
         waves=count_waves(shards, max_queued=limits.max_queued_requests),

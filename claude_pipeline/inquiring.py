@@ -110,16 +110,17 @@ class Inquiry:
             return guess(weights)
         share = max(_LEAST_OF_A_MODEL, ceil(self._wanted * len(weights) / len(census.weights)))
         try:
-            counted = self._count(self._api, census.samples[model][:share], model)
+            counted = self._count(self._api, census.samples[model][:share], model, is_all=not census.answered)
         except ApiError as error:
             self._do_without(error, "nothing more was counted")
             return guess(weights)
         return calibrate(weights, *_match(weights, counted))
 
-    def _count(self, api: BatchesApi, requests: Sequence[Request], model: str) -> dict[bytes, int]:
+    def _count(self, api: BatchesApi, requests: Sequence[Request], model: str, *, is_all: bool) -> dict[bytes, int]:
+        """Count requests; where others were answered already, those that are left may well be the bad ones."""
         counts = dict(zip(requests, _count_each(api, requests, betas=self._form.betas), strict=True))
         refusals = [count for count in counts.values() if isinstance(count, ApiError)]
-        if len(refusals) == len(requests):
+        if is_all and len(refusals) == len(requests):
             raise InputError(f"The API would refuse the requests to {model}: {refusals[0]}")
         if refusals:
             self.notes.append(

@@ -49,9 +49,11 @@ def start(
     PriceList(datetime.now(UTC), store=store.path)
     digest = _digest(taken, settings.form)
     job_id = _job_id(store.ledger.account_name(session.account), name, digest, settings)
-    if preflight and store.ledger.job(job_id) is None:
+    is_new = store.ledger.job(job_id) is None
+    if preflight and is_new:
         check_first(session.api, settings.form, taken.path, label=taken.label, id_column=settings.id_column)
-    _check_cost(store, session, settings, estimated)
+    if is_new:
+        _check_cost(store, session, settings, estimated)
     store.keep_input(taken.path, job_id)
     store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
     return job_id

@@ -79,6 +79,14 @@ def test_what_the_store_has_spent_counts(ask, tmp_path):
     assert ask().wait(poll_interval=0).status().unanswered == 0
 
 
+def test_the_same_submit_is_the_same_job_though_its_bad_rows_would_be_refused(ask):
+    table = pd.DataFrame({"text": ["a", "b"], "stop": [None, '"no list"']})
+    options = {"params_columns": {"stop_sequences": "stop"}, "max_cost_usd": 1, "preflight": False}
+    first = ask(table, **options).wait(poll_interval=0)
+    assert first.status().unanswered == 1
+    assert ask(table, **options).job_id == first.job_id
+
+
 def test_a_model_without_a_price_has_no_budget(ask, tmp_path):
     with pytest.raises(
         cp.InputError, match=r"no known price for claude-unheard-of, so max_cost_usd cannot be.*prices\.toml"

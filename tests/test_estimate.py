@@ -300,6 +300,17 @@ def test_what_no_batch_takes_is_refused_even_with_nobody_to_ask(options, store):
     assert estimate_cost(prompts(["a"]), params={"stop_sequences": ["x"], "top_k": 5}, **asked).to_send == 1
 
 
+def test_where_others_were_answered_what_is_left_may_be_refused(store):
+    with cp.Sandbox() as server, Anthropic(base_url=server.url, api_key="sandbox") as client:
+        table = pa.table({"text": ["a", "b"], "model": [MODEL, "gpt-5"]})
+        options = {"prompt_column": "text", "params_columns": {"model": "model"}, "max_tokens": 9}
+        place = {"store": store, "client": client}
+        cp.submit(table, preflight=False, **options, **place).wait(poll_interval=0.01)
+        found = estimate_cost(table, **options, **place)
+    assert (found.answered, found.to_send, found.counted) == (1, 1, 0)
+    assert "The API refuses 1 of 1 requests to gpt-5" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("options", "words_of_it"),
     [

@@ -57,6 +57,12 @@ def test_where_only_texts_differ_the_quick_scales_say_what_the_slow_ones_do(text
         assert scales.weigh(request.params) == weigh(request.params)
 
 
+@pytest.mark.parametrize("source", ["https://x.org/a.png", {"type": 5}, None, [1], {"type": "base64", "data": 5}])
+def test_a_source_that_the_api_refuses_is_weighed_all_the_same(source):
+    weight = weigh(params([{"type": "image", "source": source}]))
+    assert (weight.images, weight.text_bytes > 0) == (1, True)
+
+
 @given(st.integers(0, 10_000), TEXTS)
 def test_the_bytes_of_an_image_are_no_text(size, text):
     block = {"type": "text", "text": text}
