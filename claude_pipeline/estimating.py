@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 _NOTHING = Range(0, 0, 0, 0)
+_OF_SUBMIT_ALONE = frozenset(
+    {"name", "content", "id_column", "prefix", "preflight", "max_cost_usd", "prime_cache", "max_attempts"}
+)
 
 
 def estimate(
@@ -57,7 +60,8 @@ def estimate(
         max_batch_requests: Requests in a batch, at most 100,000.
         max_batch_bytes: Bytes of a batch, at most 256,000,000.
         max_queued_requests: Requests of the account that may be processed at once.
-        **request: What makes a row a request, as for `submit`; see `RequestOptions`.
+        **request: What makes a row a request, as for `submit`; see `RequestOptions`. What else `submit` takes
+            is passed over.
 
     Raises:
         InputError: The table, the template or a parameter cannot become requests, or the API would refuse them.
@@ -66,6 +70,8 @@ def estimate(
         StoreError: The store cannot be read.
         TypeError: There is no such argument.
     """
+    for key in request.keys() & _OF_SUBMIT_ALONE:
+        del request[key]  # type: ignore[misc]
     limits = Limits(max_batch_requests, max_batch_bytes, max_queued_requests, 1)
     check_limits(limits)
     for name, number, least in (("exact", exact, 0), ("limit", limit, 1)):

@@ -13,7 +13,9 @@ import pytest
 from anthropic import Anthropic
 
 import claude_pipeline as cp
+from claude_pipeline.estimating import _OF_SUBMIT_ALONE
 from claude_pipeline.estimating import estimate as estimate_cost
+from claude_pipeline.forms import RequestOptions
 from claude_pipeline.pricing import BATCH_DISCOUNT
 
 MODEL = "claude-haiku-4-5"
@@ -285,6 +287,13 @@ def test_requests_that_the_api_would_refuse_are_refused_now(estimate):
         estimate(["a"], model="gpt-5")
     with pytest.raises(cp.InputError, match="max_tokns"):
         estimate(["a"], params={"max_tokns": 1})
+
+
+def test_what_only_a_submit_needs_does_no_harm(estimate):
+    options = {"name": "x", "id_column": "text", "max_cost_usd": 1, "preflight": False, "prime_cache": True}
+    assert estimate(["a"], **options) == estimate(["a"])
+    submit_alone = cp.SubmitOptions.__optional_keys__ - RequestOptions.__optional_keys__
+    assert submit_alone - cp.estimate.__kwdefaults__.keys() <= _OF_SUBMIT_ALONE
 
 
 def test_an_argument_that_there_is_not_is_not_passed_over(estimate):
