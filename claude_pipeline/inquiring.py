@@ -215,12 +215,12 @@ def _count_each(api: BatchesApi, requests: Sequence[Request], *, betas: Sequence
         ApiError: It cannot be asked.
     """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        params = (msgspec.json.decode(request.params) for request in requests)
-        return list(threads.map(partial(_count, api, betas=betas), params))
+        return list(threads.map(partial(_count, api, betas=betas), requests))
 
 
-def _count(api: BatchesApi, params: dict[str, Any], *, betas: Sequence[str]) -> int | ApiError:
+def _count(api: BatchesApi, request: Request, *, betas: Sequence[str]) -> int | ApiError:
     """Count one, and wait a little while the API has too much to do."""
+    params = msgspec.json.decode(request.params)
     pauses = iter(_PAUSES)
     while True:
         try:
