@@ -96,10 +96,11 @@ def fit(store: Store, shard: Shard) -> Shard | None:
         return shard
     if shard.reserved_usd is None or not tightest.reserved:
         costs = _worst_costs(store, shard)
+        tightest = _tightest(store, shard) or tightest  # reckoning takes its time
         fitting = int(np.searchsorted(np.cumsum(costs), tightest.left, side="right"))
-        shard = _reserve(store, shard, costs, fitting, tightest)
-        if fitting:
-            return shard
+        reserved = _reserve(store, shard, costs, fitting, tightest)
+        if reserved is None or fitting:
+            return reserved
     _tell(store, shard.shard, tightest)
     return None
 
@@ -108,7 +109,10 @@ def _tell(store: Store, shard: int, budget: Budget) -> None:
     store.ledger.move(shard, PLANNED, reason=f"A batch waits for the budget: {budget}.")
 
 
-def _reserve(store: Store, shard: Shard, costs: npt.NDArray[np.float64], fitting: int, tightest: Budget) -> Shard:
+def _reserve(
+    store: Store, shard: Shard, costs: npt.NDArray[np.float64], fitting: int, tightest: Budget
+) -> Shard | None:
+    """Note what a planned shard reserves, cut to what fits; None if another process was faster: it may be sent."""
     ledger = store.ledger
     if not (fitting or tightest.reserved):
         raise OverBudgetError(
@@ -117,13 +121,13 @@ def _reserve(store: Store, shard: Shard, costs: npt.NDArray[np.float64], fitting
         )
     with ledger.transaction():
         current = ledger.shard(shard.shard)
-        if current.state != "planned" or current.requests != len(costs):  # another process was faster
-            return current
+        if current.state != "planned" or current.requests != len(costs):
+            return None
         held = costs[: fitting or None].sum()
         if 0 < fitting < len(costs) and (rest := ledger.split(shard, at=fitting)):
             _tell(store, rest, tightest._replace(reserved=tightest.reserved + float(held)))
         ledger.move(shard.shard, PLANNED, reserved_usd=float(held))
-    return ledger.shard(shard.shard)
+        return ledger.shard(shard.shard)  # as it is now: once it may be sent, others may send it
 
 
 class Purse:

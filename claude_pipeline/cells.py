@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from claude_pipeline.errors import InputError
-from claude_pipeline.values import Unsendable, is_text, render_column
+from claude_pipeline.values import invalid_text, is_text, render_column
 
 _IS_LIST = (
     pa.types.is_list,
@@ -35,7 +35,7 @@ def read_cells(column: pa.Array, name: str) -> Iterator[Any]:
         values = _to_values(column, name)
     except UnicodeDecodeError:
         if len(column) == 1:
-            yield Unsendable("invalid_text", f"The text in column {name!r} is not valid UTF-8. Mend it in the input.")
+            yield invalid_text(name)
             return
         middle = len(column) // 2
         yield from read_cells(column.slice(0, middle), name)

@@ -15,8 +15,10 @@ from claude_pipeline.calibrating import Floats
 from claude_pipeline.errors import InputError
 from claude_pipeline.measuring import Scales, Weight
 from claude_pipeline.prompts import Request, RequestForm
-from claude_pipeline.shards import write_body
+from claude_pipeline.shards import too_large, write_body
+from claude_pipeline.status import Refusal
 from claude_pipeline.tables import Table
+from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 
 Weights = npt.NDArray[Any]
@@ -52,6 +54,7 @@ class Census:
 
     Attributes:
         weights: What each distinct request that is still to be asked weighs, in the order of the input.
+        refusals: Why rows cannot be sent.
         kinds: The model and `max_tokens` that `kind` stands for in `weights`.
         samples: For each model, a uniform sample of what is to be asked.
     """
@@ -60,6 +63,7 @@ class Census:
     skipped: int
     invalid: int
     requests: int
+    refusals: list[Refusal]
     weights: Weights
     kinds: list[tuple[str, int]]
     samples: dict[str, list[Request]]
@@ -74,6 +78,11 @@ class Census:
         """Return how long each answer of one model may be."""
         most: Floats = np.array([most for _, most in self.kinds], dtype=np.float64)
         return np.take(most, self.of_model(model)["kind"])
+
+    @property
+    def answered(self) -> int:
+        """Count the distinct requests that need not be asked again."""
+        return self.requests - len(self.weights)
 
     @property
     def models(self) -> list[str]:
@@ -121,6 +130,7 @@ class _Walk:
         self._form, self._largest, self._known = form, largest, known
         self._scales = Scales(form)
         self._sample = _Sample(sample)
+        self._unsent = Unsent()
         self._skipped = self._invalid = self._pending_bytes = 0
         self._kinds: dict[tuple[str, int], int] = {}
         self._pending: list[tuple[Request, Weight]] = []
@@ -128,18 +138,22 @@ class _Walk:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Weigh a batch's requests."""
+        first = self.rows
         self.rows += batch.num_rows
-        for request in self._form.render(batch):
+        for row, request in enumerate(self._form.render(batch), first):
             if isinstance(request, Unsendable):
-                self._refuse(is_blank=request.error_type == "missing_prompt")
+                self._refuse(request, name_row(batch, row, first=first, id_column=None))
             elif len(request.params) + _WRAPPING_BYTES + _FRAME_BYTES > self._largest:
-                self._refuse(is_blank=False)
+                self._refuse(too_large(request, self._largest), name_row(batch, row, first=first, id_column=None))
             else:
                 self._keep(request)
 
-    def _refuse(self, *, is_blank: bool) -> None:
-        self._skipped += is_blank
-        self._invalid += not is_blank
+    def _refuse(self, why: Unsendable, name: str) -> None:
+        if why.error_type == "missing_prompt":
+            self._skipped += 1
+            return
+        self._invalid += 1
+        self._unsent.add(Unsendable(why.error_type, f"{name}: {why.error_message}"))
 
     def _keep(self, request: Request) -> None:
         self._pending.append((request, self._scales.weigh(request.params)))
@@ -172,7 +186,13 @@ class _Walk:
         is_first = np.zeros(len(every), dtype=bool)
         is_first[np.unique(every["address"], return_index=True)[1]] = True
         counts = (self.rows, self._skipped, self._invalid, int(is_first.sum()))
-        return Census(*counts, every[is_first & ~every["is_known"]], list(self._kinds), self._sample.requests)
+        return Census(
+            *counts,
+            self._unsent.refusals,
+            every[is_first & ~every["is_known"]],
+            list(self._kinds),
+            self._sample.requests,
+        )
 
 
 class _Sample:

@@ -38,7 +38,7 @@ def facts(status: Status) -> list[Fact]:
     every: list[tuple[str, str | None]] = [
         ("Rows", _rows(status)),
         ("Unanswered", _unanswered(status)),
-        ("Not sent", status.refusals[0].example if status.refusals else None),
+        ("Not sent", " ".join(refusal.example for refusal in status.refusals)),
         ("Requests", _joined(count(status.requests), counted(status.counts))),
         ("Batches", batches(status)),
         ("Tokens", tokens(status)),

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 _NOTHING = Range(0, 0, 0, 0)
+_OF_SUBMIT_ALONE = frozenset(
+    {"name", "content", "id_column", "prefix", "preflight", "max_cost_usd", "prime_cache", "max_attempts"}
+)
 
 
 def estimate(
@@ -57,19 +60,23 @@ def estimate(
         max_batch_requests: Requests in a batch, at most 100,000.
         max_batch_bytes: Bytes of a batch, at most 256,000,000.
         max_queued_requests: Requests of the account that may be processed at once.
-        **request: What makes a row a request, as for `submit`; see `RequestOptions`.
+        **request: What makes a row a request, as for `submit`; see `RequestOptions`. What else `submit` takes
+            is passed over.
 
     Raises:
         InputError: The table, the template or a parameter cannot become requests, or the API would refuse them.
         CredentialsError: There is no API key, and `exact` asks for counts.
         ApiError: The API cannot be asked, and `exact` asks for counts.
         StoreError: The store cannot be read.
+        TypeError: There is no such argument.
     """
+    for key in request.keys() & _OF_SUBMIT_ALONE:
+        del request[key]  # type: ignore[misc]
     limits = Limits(max_batch_requests, max_batch_bytes, max_queued_requests, 1)
     check_limits(limits)
     for name, number, least in (("exact", exact, 0), ("limit", limit, 1)):
-        if number is not None and number < least:
-            raise InputError(f"{name} is {number}. Pass {least} or more.")
+        if number is not None and (not isinstance(number, int) or number < least):
+            raise InputError(f"{name} is {number!r}. Pass a whole number, {least} or more.")
     path = find_store(store)
     prices = PriceList(datetime.now(UTC), store=path)
     with closing(open_table(source)) as table:
@@ -112,7 +119,7 @@ def _put_together(label: str, census: Census, shares: list[_Share], inquiry: Inq
         skipped=census.skipped,
         invalid=census.invalid,
         requests=census.requests,
-        answered=census.requests - len(census.weights),
+        answered=census.answered,
         to_send=len(census.weights),
         batches=len(shards),
         waves=count_waves(shards, max_queued=limits.max_queued_requests),
@@ -127,7 +134,7 @@ def _put_together(label: str, census: Census, shares: list[_Share], inquiry: Inq
         live_usd=_add(model.live_usd for model in models),
         models=models,
         unpriced=tuple(model.model for model in models if model.batch_usd is None),
-        notes=(*inquiry.notes, *_notes(shares, learned_from=len(inquiry.learned))),
+        notes=(*_unsent(census), *inquiry.notes, *_notes(shares, learned_from=len(inquiry.learned))),
     )
 
 
@@ -139,6 +146,11 @@ def _add(amounts: Iterator[Range | None]) -> Range | None:
             return None
         total += amount
     return total
+
+
+def _unsent(census: Census) -> Iterator[str]:
+    for refusal in census.refusals:
+        yield f"{plural(refusal.rows, 'row')} cannot be sent ({refusal.error_type}). {refusal.example}"
 
 
 def _notes(shares: list[_Share], *, learned_from: int) -> Iterator[str]:

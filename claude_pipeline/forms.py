@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -22,6 +23,9 @@ StrPath = str | os.PathLike[str]
 System = Template | Sequence[Block] | None
 
 _OWN = ("model", "max_tokens")
+_TEXTS = ("prompt_column", "template", "messages_column", "fill_null", "salt", "salt_column")
+_LISTS = ("images", "documents")
+_MAPPINGS = {"params": "'stop_sequences': ['END']", "params_columns": "'max_tokens': 'limit'"}
 
 
 class RequestOptions(TypedDict, total=False):
@@ -86,7 +90,9 @@ def build_form(
 
     Raises:
         InputError: A column, a text or a parameter cannot become requests; names it.
+        TypeError: There is no such argument.
     """
+    _check_kinds(options)
     asked = _Asked(schema, source, options)
     turns = asked.turns(os.fspath(folder))
     turns.check(schema, source=source)
@@ -111,6 +117,28 @@ def _merge(parts: Iterable[Part]) -> Iterator[Part]:
             yield b"".join(part for part in group if isinstance(part, bytes))
         else:
             yield from group
+
+
+def _check_kinds(options: RequestOptions) -> None:
+    """Refuse what is none of the arguments, and what is of another kind than it must be.
+
+    A misspelled argument would be passed over, and a text for a list taken for its letters.
+    """
+    for key in sorted(options.keys() - RequestOptions.__optional_keys__):
+        nearest = get_close_matches(key, RequestOptions.__optional_keys__, n=1)
+        raise TypeError(f"There is no argument {key!r}." + (f" Did you mean {nearest[0]!r}?" if nearest else ""))
+    for key in _TEXTS:
+        value = options.get(key)
+        if not isinstance(value, str | None):
+            raise InputError(f"{key} is {value!r}, which is no text. Write {key}={str(value)!r}.")
+    for key in _LISTS:
+        value = options.get(key)
+        if isinstance(value, str):
+            raise InputError(f"{key} is the text {value!r}. Give a list: {key}=[{value!r}].")
+    for key, example in _MAPPINGS.items():
+        value = options.get(key)
+        if not isinstance(value, Mapping | None):
+            raise InputError(f"{key} is {value!r}. Give names and their values: {key}={{{example}}}.")
 
 
 class _Asked:
@@ -227,7 +255,10 @@ def _member(key: str, value: object) -> bytes:
 
 def _blocks(key: str, value: object) -> Sequence[Block]:
     if not isinstance(value, Sequence) or not all(isinstance(block, Mapping) for block in value):
-        raise InputError(f"{key} is {value!r}. Give a list of objects, as the API takes it.")
+        hint = (
+            "text, or a list of the API's text blocks" if key == "system" else "a list of objects, as the API takes it"
+        )
+        raise InputError(f"{key} is {value!r}. Give {hint}.")
     return value
 
 

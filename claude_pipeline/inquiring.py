@@ -62,6 +62,7 @@ class Inquiry:
             CredentialsError: There are no credentials, and `exact` needs some.
             ApiError: The API cannot be asked, and `exact` needs it.
         """
+        check_params(None, request)
         if self._exact == 0:
             self.notes.append("Nobody was asked (exact=0): no tokens were counted, and the store was not looked at.")
             return
@@ -110,16 +111,17 @@ class Inquiry:
             return guess(weights)
         share = max(_LEAST_OF_A_MODEL, ceil(self._wanted * len(weights) / len(census.weights)))
         try:
-            counted = self._count(self._api, census.samples[model][:share], model)
+            counted = self._count(self._api, census.samples[model][:share], model, is_all=not census.answered)
         except ApiError as error:
             self._do_without(error, "nothing more was counted")
             return guess(weights)
         return calibrate(weights, *_match(weights, counted))
 
-    def _count(self, api: BatchesApi, requests: Sequence[Request], model: str) -> dict[bytes, int]:
+    def _count(self, api: BatchesApi, requests: Sequence[Request], model: str, *, is_all: bool) -> dict[bytes, int]:
+        """Count requests; where others were answered already, those that are left may well be the bad ones."""
         counts = dict(zip(requests, _count_each(api, requests, betas=self._form.betas), strict=True))
         refusals = [count for count in counts.values() if isinstance(count, ApiError)]
-        if len(refusals) == len(requests):
+        if is_all and len(refusals) == len(requests):
             raise InputError(f"The API would refuse the requests to {model}: {refusals[0]}")
         if refusals:
             self.notes.append(
@@ -214,12 +216,12 @@ def _count_each(api: BatchesApi, requests: Sequence[Request], *, betas: Sequence
         ApiError: It cannot be asked.
     """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        params = (msgspec.json.decode(request.params) for request in requests)
-        return list(threads.map(partial(_count, api, betas=betas), params))
+        return list(threads.map(partial(_count, api, betas=betas), requests))
 
 
-def _count(api: BatchesApi, params: dict[str, Any], *, betas: Sequence[str]) -> int | ApiError:
+def _count(api: BatchesApi, request: Request, *, betas: Sequence[str]) -> int | ApiError:
     """Count one, and wait a little while the API has too much to do."""
+    params = msgspec.json.decode(request.params)
     pauses = iter(_PAUSES)
     while True:
         try:

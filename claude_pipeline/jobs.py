@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from claude_pipeline.errors import (
 )
 from claude_pipeline.failures import Picked, Which, labels, pick
 from claude_pipeline.outputs import output_batches, output_schema, write
-from claude_pipeline.planning import Settings
+from claude_pipeline.planning import Settings, is_amount
 from claude_pipeline.progress import showing
 from claude_pipeline.records import PLANNED, JobRecord
 from claude_pipeline.refusals import is_passing
@@ -297,6 +296,6 @@ def set_budget(max_cost_usd: float | None, *, store: StorePath = None) -> None:
     Raises:
         InputError: It is no amount.
     """
-    if max_cost_usd is not None and not 0 < max_cost_usd < inf:
-        raise InputError(f"The budget is {max_cost_usd}. Give dollars, such as 25, or None for no limit.")
+    if max_cost_usd is not None and not is_amount(max_cost_usd):
+        raise InputError(f"The budget is {max_cost_usd!r}. Give dollars, such as 25, or None for no limit.")
     Store(find_store(store)).ledger.limit_cost(max_cost_usd)

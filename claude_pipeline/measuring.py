@@ -110,7 +110,7 @@ def _find_media(content: Raw) -> Iterator[tuple[str, int]]:
         return
     for block in _blocks(content):
         if block.type in _MEDIA and _size(block.source):
-            yield from _read_source(block.type, _decode_source(block.source))
+            yield from _read_source(block.type, _source(block.source))
         else:
             yield from _find_media(block.content)
 
@@ -120,6 +120,13 @@ def _blocks(content: Raw) -> Sequence[_Block]:
         return _decode_blocks(content)
     except msgspec.ValidationError:  # of a kind that holds neither images nor documents
         return ()
+
+
+def _source(json: Raw) -> _Source:
+    try:
+        return _decode_source(json)
+    except msgspec.ValidationError:  # of a kind that the API refuses, or that nobody knows yet
+        return _Source()
 
 
 def _read_source(kind: str, source: _Source) -> Iterator[tuple[str, int]]:

@@ -129,20 +129,24 @@ def _find_fault(key: str, value: object) -> str | None:
 # What all rows share
 
 
-def check_params(client: "Anthropic", request: Mapping[str, Any]) -> None:
+def check_params(client: "Anthropic | None", request: Mapping[str, Any]) -> None:
     """Refuse at once what the API would refuse in every row, hours later.
 
     Args:
-        client: Whose API version decides about sampling parameters.
+        client: Whose API version decides about sampling parameters; without one they pass.
         request: What was asked for: `params`, `params_columns` and `betas`, if given.
 
     Raises:
         InputError: A key is none that a batch takes; names it, and the nearest that there is.
     """
-    known = _KnownKeys.of_sdk(has_betas=bool(request.get("betas")), has_sampling=_has_sampling(client))
-    for key in request.get("params") or ():
+    keys = {name: request.get(name) or () for name in ("params", "params_columns")}
+    if not any(keys.values()):
+        return
+    has_sampling = client is None or _has_sampling(client)
+    known = _KnownKeys.of_sdk(has_betas=bool(request.get("betas")), has_sampling=has_sampling)
+    for key in keys["params"]:
         known.check(key, "params")
-    for key in request.get("params_columns") or ():
+    for key in keys["params_columns"]:
         if key not in _ROW_ARGUMENTS:
             known.check(key, "params_columns")
 

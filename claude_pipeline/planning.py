@@ -21,9 +21,9 @@ from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.prompts import ID_BYTES, Request, RequestForm
 from claude_pipeline.records import PLANNING, Claim, JobRecord
-from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder
-from claude_pipeline.status import Refusal
+from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder, too_large
 from claude_pipeline.store import Store, read_batches
+from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 
 FOREIGN_SCHEMA = pa.schema(
@@ -78,13 +78,25 @@ def check_limits(limits: Limits) -> None:
         InputError: One cannot; names it.
     """
     for name, most in (("max_batch_requests", MAX_REQUESTS), ("max_batch_bytes", MAX_BYTES)):
-        if not 1 <= getattr(limits, name) <= most:
+        if not 1 <= _whole(limits, name) <= most:
             raise InputError(f"{name} is {getattr(limits, name):,}. A Message Batch takes from 1 to {most:,}.")
     for name in ("max_queued_requests", "max_attempts"):
-        if getattr(limits, name) < 1:
+        if _whole(limits, name) < 1:
             raise InputError(f"{name} is {getattr(limits, name):,}. It must be at least 1.")
-    if limits.max_cost_usd is not None and not 0 < limits.max_cost_usd < inf:
-        raise InputError(f"max_cost_usd is {limits.max_cost_usd}. Give dollars, such as max_cost_usd=25.")
+    if limits.max_cost_usd is not None and not is_amount(limits.max_cost_usd):
+        raise InputError(f"max_cost_usd is {limits.max_cost_usd!r}. Give dollars, such as max_cost_usd=25.")
+
+
+def is_amount(dollars: object) -> bool:
+    """Tell whether something may be a limit in dollars."""
+    return isinstance(dollars, int | float) and not isinstance(dollars, bool) and 0 < dollars < inf
+
+
+def _whole(limits: Limits, name: str) -> int:
+    number = getattr(limits, name)
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InputError(f"{name} is {number!r}. Give a whole number.")
+    return number
 
 
 def has_room(queued: int, requests: int, job: JobRecord) -> bool:
@@ -172,7 +184,7 @@ class _Planner:
         self._form, self._id_column = settings.form, settings.id_column
         self.columns = settings.form.columns | ({settings.id_column} if settings.id_column else set())
         self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
-        self._refusals: dict[str, tuple[int, str]] = {}
+        self._unsent = Unsent()
         self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
         self._streams = settings.mode == "stream"
         limits = settings.limits
@@ -194,8 +206,7 @@ class _Planner:
 
     def refusals(self) -> str:
         """Say why rows cannot be sent, how many each, and of each the first."""
-        found = [Refusal(kind, rows, example) for kind, (rows, example) in self._refusals.items()]
-        return msgspec.json.encode(found).decode()
+        return msgspec.json.encode(self._unsent.refusals).decode()
 
     def plan_batch(self, first: int, batch: pa.RecordBatch) -> None:
         """Place the requests of consecutive rows."""
@@ -228,19 +239,11 @@ class _Planner:
     def _refuse(self, row: int, why: Unsendable) -> None:
         blank = why.error_type == "missing_prompt"
         self.counts["skipped" if blank else "invalid"] += 1
-        message = why.error_message if blank else f"{self._name(row)}: {why.error_message}"
         if not blank:
-            rows, example = self._refusals.get(why.error_type, (0, message))
-            self._refusals[why.error_type] = rows + 1, example
-        self._notes.add(row, None, Unsendable(why.error_type, message))
-
-    def _name(self, row: int) -> str:
-        number = f"Row {row + 1:,}"
-        if self._id_column is not None:
-            with suppress(UnicodeDecodeError):
-                value = self._batch.column(self._id_column)[row - self._first].as_py()
-                return f"{number} ({self._id_column} {value!r})"
-        return number
+            name = name_row(self._batch, row, first=self._first, id_column=self._id_column)
+            why = Unsendable(why.error_type, f"{name}: {why.error_message}")
+            self._unsent.add(why)
+        self._notes.add(row, None, why)
 
     def _leave(self, row: int, address: bytes, count: str) -> None:
         self.counts[count] += 1
@@ -260,8 +263,7 @@ class _Planner:
 
     def _ask(self, row: int, request: Request) -> None:
         if self._builder.is_too_large(request):
-            size = f"{len(request.params):,} bytes, but a batch may have {self._builder.max_bytes:,}"
-            self._refuse(row, Unsendable("request_too_large", f"The request has {size}. It was not sent."))
+            self._refuse(row, too_large(request, self._builder.max_bytes))
             return
         if not self._builder.fits(request):
             self.plan_shard()

@@ -15,7 +15,7 @@ from claude_pipeline.conversations import MessagesSlot
 from claude_pipeline.media import MediaSlot
 from claude_pipeline.parameters import ParamSlot
 from claude_pipeline.templates import Template
-from claude_pipeline.values import Cell, Unsendable, encode_text, render_column, to_json
+from claude_pipeline.values import Cell, Unsendable, encode_text, read_texts, to_json
 
 ID_BYTES = 16
 
@@ -101,22 +101,25 @@ class RequestForm(msgspec.Struct, frozen=True):
         rows = batch.num_rows
         cells = [repeat(part, rows) if isinstance(part, bytes) else part.fill(batch) for part in rest]
         filled = zip(*cells, strict=True) if cells else repeat((), rows)  # a salt may be all that differs
-        for shared, row in zip(self._begin(batch, prefix), filled, strict=True):
+        for begun, row in zip(self._begin(batch, prefix), filled, strict=True):
+            if isinstance(begun, Unsendable):
+                yield begun
+                continue
             if Unsendable in map(type, row):
                 yield next(cell for cell in row if isinstance(cell, Unsendable))
                 continue
             tail = b"".join(row)
-            address = shared.copy()
+            address = begun.copy()
             address.update(tail)
             yield Request(address.digest(), prefix + tail)
 
-    def _begin(self, batch: pa.RecordBatch, prefix: bytes) -> Iterator[blake2b]:
+    def _begin(self, batch: pa.RecordBatch, prefix: bytes) -> Iterator[blake2b | Unsendable]:
         """Yield the hash of what comes before the first slot of each row: betas and salt, and the shared bytes."""
         if self.salt_column is None:
             yield from repeat(_hash(self.header + prefix), batch.num_rows)
             return
-        salts = render_column(batch.column(self.salt_column), self.salt_column).to_pylist()
-        yield from (_hash(address_header(self.betas, salt) + prefix) for salt in salts)
+        for salt in read_texts(batch.column(self.salt_column), self.salt_column):
+            yield salt if isinstance(salt, Unsendable) else _hash(address_header(self.betas, salt) + prefix)
 
 
 def address_header(betas: Sequence[str], salt: str | None) -> bytes:

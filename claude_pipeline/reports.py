@@ -8,7 +8,7 @@ import msgspec
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord, Shard, ShardState
-from claude_pipeline.sending import may_leave
+from claude_pipeline.sending import finds_cache, may_leave
 from claude_pipeline.status import (
     BatchStatus,
     ProcessingStatus,
@@ -43,7 +43,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         name=job.name,
         model=settings.model,
         state=job.state,
-        reason=job.reason or _reason(awaited, [note.words for note in told]),
+        reason=job.reason or _reason(store, awaited, [note.words for note in told]),
         rows=job.rows,
         skipped=job.skipped,
         invalid=job.invalid,
@@ -142,12 +142,13 @@ def _batch(shard: Shard) -> BatchStatus:
     )
 
 
-def _reason(awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
+def _reason(store: Store, awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
     told = [*notes, *(shard.reason for shard in awaited if shard.reason and shard.state != "collected")]
     if told:
         return " ".join(dict.fromkeys(told))
-    planned = sum(shard.state == "planned" for shard in awaited)
-    running = sum(shard.state in {"in_progress", "canceling"} for shard in awaited)
-    if planned and running:
-        return f"{planned} of {len(awaited)} batches wait for room in the queue."
+    planned = [shard for shard in awaited if shard.state == "planned"]
+    if planned and not any(finds_cache(store, shard) for shard in planned):
+        return f"{len(planned)} of {len(awaited)} batches wait for the first one, which fills the cache."
+    if planned and any(shard.state in {"in_progress", "canceling"} for shard in awaited):
+        return f"{len(planned)} of {len(awaited)} batches wait for room in the queue."
     return None

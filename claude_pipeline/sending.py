@@ -64,10 +64,10 @@ def may_leave(store: Store, shard: Shard, job: JobRecord) -> bool:
     ledger = store.ledger
     if shard.not_before > ledger.now() or not has_room(ledger.queued_requests(shard.account), shard.requests, job):
         return False
-    return _finds_cache(store, shard) and may_reserve(store, shard)
+    return finds_cache(store, shard) and may_reserve(store, shard)
 
 
-def _finds_cache(store: Store, shard: Shard) -> bool:
+def finds_cache(store: Store, shard: Shard) -> bool:
     """Tell whether the batch that was to fill the cache has ended, if there is one."""
     if not Settings.of(store.ledger.planner_of(shard)).limits.prime_cache:
         return True

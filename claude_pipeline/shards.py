@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from claude_pipeline.prompts import ID_BYTES, Request
+from claude_pipeline.values import Unsendable
 
 # The API's limits: https://docs.anthropic.com/en/docs/build-with-claude/batch-processing
 MAX_REQUESTS = 100_000
@@ -87,6 +88,12 @@ class ShardBuilder:
         members = Members(b"".join(self._rows), rows)
         self._clear()
         return members
+
+
+def too_large(request: Request, max_bytes: int) -> Unsendable:
+    """Say that a request fits into no batch."""
+    size = f"{len(request.params):,} bytes, but a batch may have {max_bytes:,}"
+    return Unsendable("request_too_large", f"The request has {size}. It was not sent; shorten it.")
 
 
 def write_body(requests: Iterable[Request], file: BinaryIO) -> int:

@@ -54,8 +54,8 @@ def snapshot(source: Source | Table, path: Path, *, limit: int | None = None, mo
         InputError: The input cannot be read, has no rows or columns, or cannot be stored as Parquet.
         StoreError: The file cannot be written.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}, but at least one row must be left. Pass 1 or more.")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InputError(f"limit is {limit!r}, but at least one row must be left. Pass 1 or more.")
     opened = source if isinstance(source, Table) else open_table(source)
     with closing(opened) as table, replacing(path, mode=mode) as temporary:
         with temporary.open("wb") as raw:

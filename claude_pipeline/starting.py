@@ -2,6 +2,7 @@
 
 from base64 import b32encode
 from collections.abc import Callable
+from datetime import UTC, datetime
 from hashlib import blake2b
 from math import inf
 
@@ -13,7 +14,7 @@ from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
 from claude_pipeline.planning import Settings
 from claude_pipeline.preflight import preflight as check_first
-from claude_pipeline.pricing import PRICES_FILE
+from claude_pipeline.pricing import PRICES_FILE, PriceList
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.sessions import Session
 from claude_pipeline.sources import Snapshot
@@ -42,13 +43,17 @@ def start(
         estimated: Says what it would cost, if somebody has to know.
 
     Raises:
-        InputError: The API would refuse the requests, or they are expected to cost more than they may.
+        InputError: The API would refuse the requests, they are expected to cost more than they may, or the file of
+            the user's own prices cannot be used, without which no answer could be collected.
     """
+    PriceList(datetime.now(UTC), store=store.path)
     digest = _digest(taken, settings.form)
     job_id = _job_id(store.ledger.account_name(session.account), name, digest, settings)
-    if preflight and store.ledger.job(job_id) is None:
-        check_first(session.api, settings.form, taken.path, label=taken.label)
-    _check_cost(store, session, settings, estimated)
+    is_new = store.ledger.job(job_id) is None
+    if preflight and is_new:
+        check_first(session.api, settings.form, taken.path, label=taken.label, id_column=settings.id_column)
+    if is_new:
+        _check_cost(store, session, settings, estimated)
     store.keep_input(taken.path, job_id)
     store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
     return job_id
@@ -62,11 +67,12 @@ def _check_cost(store: Store, session: Session, settings: Settings, estimated: C
     name, most = min(left.items(), key=lambda item: item[1])
     if most == inf:
         return
-    expected = estimated()
-    cost = expected.live_usd if settings.mode == "stream" else expected.batch_usd
+    found = estimated()
+    cost = found.live_usd if settings.mode == "stream" else found.batch_usd
     if cost is None:
         raise InputError(
-            f"A model has no known price, so {name} cannot be kept. Give its price in {store.path / PRICES_FILE}."
+            f"There is no known price for {', '.join(found.unpriced)}, so {name} cannot be kept. "
+            f"Give its price in {store.path / PRICES_FILE}."
         )
     if cost.expected > most:
         raise InputError(

@@ -221,8 +221,8 @@ def begin(
         opened = Store(find_store(store))
         taken = snapshot(table, opened.new_input_path(), limit=limit, mode=opened.file_mode)
     try:
-        check_params(client, asked.request)
         settings = asked.settings(taken, place)
+        check_params(client, asked.request)
         session = Session.start(opened, client)
         estimated = partial(estimate, taken.path, store=opened.path, client=client, **asked.request)
         job_id = start(opened, session, taken, settings, name=asked.name, preflight=preflight, estimated=estimated)

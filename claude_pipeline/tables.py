@@ -270,7 +270,7 @@ def _check_series(series: "pd.Series[Any]") -> None:
         raise InputError(
             f"Column {series.name!r} of the DataFrame cannot become an Arrow column: "
             f"{type(value).__name__} {_beginning(value)} in row {row}: {_conversion_error(series.iloc[:row])}. "
-            "Make the column's values one type, of valid text or numbers."
+            "Make the column's values one type, of valid text or numbers; lists that differ go as text, by json.dumps."
         )
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from claude_pipeline.errors import InputError, MissingColumnError, UnknownFieldError
-from claude_pipeline.values import Unsendable, check_unicode, is_text, render_column, shorten
+from claude_pipeline.values import Unsendable, check_unicode, is_text, read_texts, render_column, shorten
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 BLANK = Unsendable("missing_prompt", "The prompt is blank, so it was not sent.")
-_NOT_UNICODE = Unsendable("invalid_text", "The prompt's text is not valid UTF-8. Mend it in the input.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,42 +100,34 @@ class Template:
         if not self.fields:
             yield from [self.texts[0]] * batch.num_rows
             return
-        try:
-            columns = [self._render(batch, field) for field in self.fields]
-        except UnicodeDecodeError:
-            yield from self._fill_halves(batch)
-            return
+        columns = [self._read(batch, field) for field in self.fields]
         if self.texts == ("", "") and not self.may_be_blank:
-            yield from (text if text and not text.isspace() else BLANK for text in columns[0])
+            yield from (BLANK if text is None or _is_blank(text) else text for text in columns[0])
             return
         for cells in zip(*columns, strict=True):
             yield self._fill_row(cells)
 
-    def _render(self, batch: pa.RecordBatch, field: str) -> list[str | None]:
-        column = render_column(batch.column(field), field)
-        cells: list[str | None] = column.to_pylist()
-        if self.fill_null is None or not column.null_count:
+    def _read(self, batch: pa.RecordBatch, field: str) -> list[str | Unsendable | None]:
+        cells = read_texts(batch.column(field), field)
+        if self.fill_null is None:
             return cells
         return [self.fill_null if cell is None else cell for cell in cells]
 
-    def _fill_halves(self, batch: pa.RecordBatch) -> Iterator[str | Unsendable]:
-        """Narrow down which rows hold text that is not Unicode; Parquet files may."""
-        if batch.num_rows == 1:
-            yield _NOT_UNICODE
-            return
-        middle = batch.num_rows // 2
-        yield from self.fill(batch.slice(0, middle))
-        yield from self.fill(batch.slice(middle))
-
-    def _fill_row(self, cells: tuple[str | None, ...]) -> str | Unsendable:
-        if not self.may_be_blank and all(cell is None or not cell or cell.isspace() for cell in cells):
+    def _fill_row(self, cells: tuple[str | Unsendable | None, ...]) -> str | Unsendable:
+        if not self.may_be_blank and all(map(_is_blank, cells)):
             return BLANK
         parts = [self.texts[0]]
         for field, cell, text in zip(self.fields, cells, self.texts[1:], strict=True):
             if cell is None:
                 return missing_field(field)
+            if isinstance(cell, Unsendable):
+                return cell
             parts += (cell, text)
         return "".join(parts)
+
+
+def _is_blank(cell: str | Unsendable | None) -> bool:
+    return not cell or (isinstance(cell, str) and cell.isspace())
 
 
 def missing_field(column: str) -> Unsendable:

@@ -70,6 +70,27 @@ def render_column(column: pa.Array, name: str) -> pa.Array:
     return _print(column, name)
 
 
+def read_texts(column: pa.Array, name: str) -> list[str | Unsendable | None]:
+    """Print a column's values as text, or say why one has none: Parquet files may hold what is not Unicode.
+
+    Raises:
+        InputError: The type has no plain text; names the column.
+    """
+    try:
+        texts: list[str | Unsendable | None] = render_column(column, name).to_pylist()
+    except UnicodeDecodeError:
+        if len(column) == 1:
+            return [invalid_text(name)]
+        middle = len(column) // 2
+        return read_texts(column.slice(0, middle), name) + read_texts(column.slice(middle), name)
+    return texts
+
+
+def invalid_text(column: str) -> Unsendable:
+    """Say that the text of a row is not Unicode."""
+    return Unsendable("invalid_text", f"The text in column {column!r} is not valid UTF-8. Mend it in the input.")
+
+
 def _unwrap(column: pa.Array) -> pa.Array:
     """Return the array that a dictionary or an extension type stands for."""
     kind = column.type
@@ -169,7 +190,8 @@ def _json_maps(column: pa.Array, name: str) -> list[str | None]:
     first, last = ends[0], ends[-1]
     names = render_column(column.keys[first:last], name).to_pylist()
     values = _json_cells(column.items[first:last], name)
-    pairs = [f"{_quote(key or 'null')}: {value or 'null'}" for key, value in zip(names, values, strict=True)]
+    keys = (_quote("null" if name is None else name) for name in names)
+    pairs = [f"{key}: {value or 'null'}" for key, value in zip(keys, values, strict=True)]
     spans = zip(pairwise(ends), column.is_valid().to_pylist(), strict=True)
     return [_within("{}", pairs[start - first : end - first]) if valid else None for (start, end), valid in spans]
 
@@ -196,11 +218,13 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def check_unicode(what: str, text: str) -> None:
-    """Make sure that a text can be encoded.
+    """Make sure that a text is one, and can be encoded.
 
     Raises:
-        InputError: It holds half a character; names its place.
+        InputError: It is something else, or holds half a character; names its place.
     """
+    if not isinstance(text, str):
+        raise InputError(f"{what} is {text!r}, which is no text. Write {str(text)!r}.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

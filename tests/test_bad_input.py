@@ -99,6 +99,15 @@ def test_half_a_character_in_a_dataframe_is_named_by_column_and_row(refusal):
     assert "in row 2" in message
 
 
+def test_conversations_of_two_shapes_in_a_dataframe_are_named_with_the_way_out(refusal):
+    plain, blocks = "Hi", [{"type": "text", "text": "Hi"}]
+    frame = pd.DataFrame({"chat": [[{"role": "user", "content": content}] for content in (plain, blocks)]})
+    message = refusal(frame, messages_column="chat", prompt_column=None)
+    assert "Column 'chat' of the DataFrame" in message
+    assert "in row 2" in message
+    assert message.endswith("lists that differ go as text, by json.dumps.")
+
+
 def test_text_that_is_not_unicode_in_a_parquet_file_is_marked_and_the_others_go(ask, sandbox, tmp_path):
     broken = pa.array([b"fine", b"half \xed\xa0\xbd", b"\xff", b"fine too"]).view(pa.string())
     pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
@@ -217,6 +226,34 @@ def test_a_file_whose_name_is_not_unicode_is_named(refusal, write, suffix):
 @pytest.mark.parametrize(("option", "value"), [("model", ""), ("max_tokens", 0), ("limit", 0)])
 def test_an_argument_that_makes_no_sense_is_named(refusal, option, value):
     assert refusal(["x"], **{option: value}).startswith(f"{option} is {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "way_out"),
+    [
+        ("images", "text", "images=['text']"),
+        ("documents", "text", "documents=['text']"),
+        ("fill_null", 0, "fill_null='0'"),
+        ("salt", 0, "salt='0'"),
+        ("salt_column", 1, "salt_column='1'"),
+        ("prompt_column", ["text"], "no text"),
+        ("messages_column", ["text"], "no text"),
+        ("system", 5, "a list of the API's text blocks"),
+        ("system", ["Be brief."], "a list of the API's text blocks"),
+        ("params", ["top_k"], "params={'stop_sequences': ['END']}"),
+        ("params_columns", "model", "params_columns={'max_tokens': 'limit'}"),
+        ("params_columns", ["model"], "params_columns={'max_tokens': 'limit'}"),
+        ("max_cost_usd", "5", "max_cost_usd=25"),
+        ("max_batch_requests", "5", "Give a whole number"),
+        ("max_attempts", 1.5, "Give a whole number"),
+        ("limit", "5", "Pass 1 or more"),
+        ("name", 5, "Write '5'"),
+    ],
+)
+def test_an_argument_of_another_kind_is_shown_with_the_one_to_write(refusal, option, value, way_out):
+    message = refusal(["x"], **{option: value})
+    assert message.startswith((f"{option} is {value!r}", f"{option} is the text {value!r}"))
+    assert way_out in message
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ import pandas as pd
 import pytest
 
 import claude_pipeline as cp
+from claude_pipeline.leases import new_owner
+from claude_pipeline.records import PLANNED
+from claude_pipeline.sending import send
 
 TABLE = pd.DataFrame({"text": [f"Say {number}." for number in range(40)]})
 LONG = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 1000}
@@ -76,8 +79,18 @@ def test_what_the_store_has_spent_counts(ask, tmp_path):
     assert ask().wait(poll_interval=0).status().unanswered == 0
 
 
+def test_the_same_submit_is_the_same_job_though_its_bad_rows_would_be_refused(ask):
+    table = pd.DataFrame({"text": ["a", "b"], "stop": [None, '"no list"']})
+    options = {"params_columns": {"stop_sequences": "stop"}, "max_cost_usd": 1, "preflight": False}
+    first = ask(table, **options).wait(poll_interval=0)
+    assert first.status().unanswered == 1
+    assert ask(table, **options).job_id == first.job_id
+
+
 def test_a_model_without_a_price_has_no_budget(ask, tmp_path):
-    with pytest.raises(cp.InputError, match=r"no known price, so max_cost_usd cannot be kept.*prices\.toml"):
+    with pytest.raises(
+        cp.InputError, match=r"no known price for claude-unheard-of, so max_cost_usd cannot be.*prices\.toml"
+    ):
         ask(model="claude-unheard-of", max_cost_usd=1)
     (tmp_path / "store" / "prices.toml").write_text("[claude-unheard-of]\ninput = 1\noutput = 5\n", encoding="utf-8")
     assert ask(model="claude-unheard-of", max_cost_usd=1).wait(poll_interval=0).status().unanswered == 0
@@ -95,6 +108,24 @@ def test_one_request_goes_ahead_to_fill_the_cache(ask, sandbox):
     words = " ".join(f"Rule {number} holds." for number in range(2000))
     job = ask(system=words, cache="1h", prime_cache=True)
     assert sandbox.usage()["requests_accepted"] == 1
+    assert job.status().reason == "1 of 2 batches wait for the first one, which fills the cache."
     assert job.wait(poll_interval=0).status().unanswered == 0
+    assert job.status().reason is None
     assert sandbox.usage()["batches"] == 2
     assert job.to_pandas().cache_read_input_tokens.gt(0).sum() == len(TABLE) - 1
+
+
+def test_a_batch_that_another_process_sent_during_the_reckoning_is_not_sent_again(ask, sandbox):
+    teach(ask)
+    sandbox.fail_next("create", 429)
+    job = ask(max_cost_usd=1)
+    store, session = job._store, job._start_session()
+    (shard,) = store.ledger.own_shards(job.job_id)
+    store.ledger.move(shard.shard, PLANNED, reserved_usd=None, not_before=0.0, refusals=0)
+    seen = store.ledger.shard(shard.shard)
+    job.resume()
+    accepted = sandbox.usage()["requests_accepted"]
+    send(store, session.api, seen, owner=new_owner())
+    assert sandbox.usage()["requests_accepted"] == accepted
+    assert job.wait(poll_interval=0).status().unanswered == 0
+    assert sandbox.usage()["answers_billed_twice"] == 0

@@ -81,3 +81,9 @@ def test_an_error_is_one_line_and_exits_with_1(shell, prompts):
     result = shell("estimate", prompts, *ASK, "--param", "max_tokns=1")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: params has 'max_tokns'")
+
+
+def test_a_warning_is_one_line_and_stops_nothing(shell, prompts):
+    result = shell("submit", prompts, *ASK, "--system", "Be brief.", "--cache", "1h")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: What cache= should keep has 2 tokens")

@@ -93,6 +93,12 @@ def test_the_summary_tells_what_became_of_every_row():
     ]
 
 
+def test_the_summary_shows_a_row_for_every_reason_not_to_be_sent():
+    refusals = (*ENDED.refusals, Refusal("missing_file", 1, "Row 9: Column 'p' names '/x', which does not exist."))
+    said = dict(display.facts(replace(ENDED, refusals=refusals)))["Not sent"]
+    assert said == "Row 2: Column 'a' is null. Row 9: Column 'p' names '/x', which does not exist."
+
+
 def test_the_summary_leaves_out_what_did_not_happen():
     clean = replace(
         ENDED, skipped=0, invalid=0, refusals=(), duplicates=0, reused=0, unanswered=0, cost_usd=0.0, saved=NOTHING

@@ -13,7 +13,9 @@ import pytest
 from anthropic import Anthropic
 
 import claude_pipeline as cp
+from claude_pipeline.estimating import _OF_SUBMIT_ALONE
 from claude_pipeline.estimating import estimate as estimate_cost
+from claude_pipeline.forms import RequestOptions
 from claude_pipeline.pricing import BATCH_DISCOUNT
 
 MODEL = "claude-haiku-4-5"
@@ -158,6 +160,14 @@ def test_rows_are_told_apart_as_a_submit_does(ask, estimate):
     assert (found.requests, found.to_send) == (status.requests, 2)
 
 
+def test_rows_that_cannot_be_sent_are_named_with_how_many_there_are(estimate):
+    table = pa.table({"a": ["x", None, "y", "z" * 2_000, None], "b": ["u", "v", "w", "x", "y"]})
+    found = estimate(table, template="{a}{b}", max_batch_bytes=1_000)
+    assert found.notes[0].startswith("2 rows cannot be sent (missing_field). Row 2: Column 'a' is null.")
+    assert found.notes[1].startswith("1 row cannot be sent (request_too_large). Row 4: The request has 2,")
+    assert found.notes[0] in str(found)
+
+
 def test_what_the_store_has_is_free(ask, estimate):
     ask(["a", "b"]).wait(poll_interval=0.01)
     again, more = estimate(["a", "b"]), estimate(["a", "b", "c"])
@@ -279,9 +289,41 @@ def test_requests_that_the_api_would_refuse_are_refused_now(estimate):
         estimate(["a"], params={"max_tokns": 1})
 
 
+def test_what_only_a_submit_needs_does_no_harm(estimate):
+    options = {"name": "x", "id_column": "text", "max_cost_usd": 1, "preflight": False, "prime_cache": True}
+    assert estimate(["a"], **options) == estimate(["a"])
+    submit_alone = cp.SubmitOptions.__optional_keys__ - RequestOptions.__optional_keys__
+    assert submit_alone - cp.estimate.__kwdefaults__.keys() <= _OF_SUBMIT_ALONE
+
+
+def test_an_argument_that_there_is_not_is_not_passed_over(estimate):
+    with pytest.raises(TypeError, match=r"no argument 'systen'\. Did you mean 'system'"):
+        estimate(["a"], systen="Be brief.")
+
+
+@pytest.mark.parametrize("options", [{"exact": 0}, {}])
+def test_what_no_batch_takes_is_refused_even_with_nobody_to_ask(options, store):
+    asked = {"prompt_column": "text", "model": MODEL, "max_tokens": 9, "store": store, **options}
+    with pytest.raises(cp.InputError, match="Did you mean 'stop_sequences'"):
+        estimate_cost(prompts(["a"]), params={"stop_sequence": ["x"]}, **asked)
+    assert estimate_cost(prompts(["a"]), params={"stop_sequences": ["x"], "top_k": 5}, **asked).to_send == 1
+
+
+def test_where_others_were_answered_what_is_left_may_be_refused(store):
+    with cp.Sandbox() as server, Anthropic(base_url=server.url, api_key="sandbox") as client:
+        table = pa.table({"text": ["a", "b"], "model": [MODEL, "gpt-5"]})
+        options = {"prompt_column": "text", "params_columns": {"model": "model"}, "max_tokens": 9}
+        place = {"store": store, "client": client}
+        cp.submit(table, preflight=False, **options, **place).wait(poll_interval=0.01)
+        found = estimate_cost(table, **options, **place)
+    assert (found.answered, found.to_send, found.counted) == (1, 1, 0)
+    assert "The API refuses 1 of 1 requests to gpt-5" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("options", "words_of_it"),
     [
+        ({"exact": "all"}, "exact is 'all'. Pass a whole number, 0 or more"),
         ({"exact": -1}, "exact is -1"),
         ({"limit": 0}, "limit is 0"),
         ({"max_batch_requests": 0}, "max_batch_requests is 0"),

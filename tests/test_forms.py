@@ -127,6 +127,13 @@ def test_a_salt_may_be_all_that_differs():
     assert first.address != second.address
 
 
+def test_a_salt_that_is_not_unicode_is_that_rows_own_trouble():
+    salts = pa.array([b"one", b"\xff", None]).view(pa.string())
+    first, broken, last = render({"a": ["Hi"] * 3, "draw": salts}, salt_column="draw")
+    assert broken == Unsendable("invalid_text", "The text in column 'draw' is not valid UTF-8. Mend it in the input.")
+    assert [first, last] == [render(salt="one")[0], render()[0]]
+
+
 def test_salt_and_salt_column_exclude_each_other():
     with pytest.raises(InputError, match="one of salt= and salt_column="):
         form(salt="x", salt_column="a")
@@ -252,7 +259,7 @@ def test_a_prompt_travels_as_it_is(said):
 def test_text_that_is_not_unicode_is_that_rows_own_trouble():
     rendered = render({"a": pa.array([b"fine", b"\xed\xa0\x80", b"\xff", b"fine too"]).view(pa.string())})
     assert [isinstance(request, Request) for request in rendered] == [True, False, False, True]
-    assert rendered[1] == Unsendable("invalid_text", "The prompt's text is not valid UTF-8. Mend it in the input.")
+    assert rendered[1] == Unsendable("invalid_text", "The text in column 'a' is not valid UTF-8. Mend it in the input.")
 
 
 def test_a_conversation_is_sent_as_it_is():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from claude_pipeline.calibrating import calibrate
 from claude_pipeline.census import WEIGHT, count_waves, pack
+from claude_pipeline.costing import Lengths
 from claude_pipeline.forms import build_form
 from claude_pipeline.measuring import Scales, Weight, cached_prefix, weigh
 from claude_pipeline.pricing import PriceList, TokenUsage
@@ -54,6 +55,12 @@ def test_where_only_texts_differ_the_quick_scales_say_what_the_slow_ones_do(text
     for request in rendered:
         assert isinstance(request, Request)
         assert scales.weigh(request.params) == weigh(request.params)
+
+
+@pytest.mark.parametrize("source", ["https://x.org/a.png", {"type": 5}, None, [1], {"type": "base64", "data": 5}])
+def test_a_source_that_the_api_refuses_is_weighed_all_the_same(source):
+    weight = weigh(params([{"type": "image", "source": source}]))
+    assert (weight.images, weight.text_bytes > 0) == (1, True)
 
 
 @given(st.integers(0, 10_000), TEXTS)
@@ -166,12 +173,28 @@ def test_the_margin_holds_for_nineteen_of_twenty_noisy_samples():
     assert held >= 0.93 * 400
 
 
+@pytest.mark.parametrize("tokens", [100.0, 1_500.0, 2_900.0])
+def test_images_that_a_sample_hardly_has_are_not_forgotten(tokens):
+    rng = np.random.default_rng(3)
+    every = weights(rng.integers(100, 400, 2000), rng.random(2000) < 0.03)
+    truth = every["text"] / 4 + tokens * every["images"] + 10
+    for _ in range(100):
+        chosen = rng.choice(2000, 20, replace=False)
+        prediction = calibrate(every, chosen, truth[chosen])
+        assert abs(prediction.total - truth.sum()) <= prediction.margin * prediction.total
+
+
 def test_requests_of_one_size_need_no_slope():
     every = weights([500] * 1000)
     counted = np.array([100.0, 110, 90, 105, 95] * 4)
     prediction = calibrate(every, np.arange(20), counted)
     assert prediction.total == pytest.approx(100_000)
     assert 0.03 < prediction.margin < 0.05
+
+
+def test_answers_without_a_token_teach_that_there_may_be_none():
+    lengths = Lengths.of(np.array([64.0, 64.0]), np.zeros(5))
+    assert (lengths.total.expected, lengths.total.high, lengths.total.worst) == (0, 0, 128)
 
 
 @given(st.lists(st.integers(100, 1000), min_size=1, max_size=60), st.integers(1, 7), st.integers(1100, 3000))

@@ -178,7 +178,9 @@ def test_submitting_again_asks_with_the_file_as_it_is(ask, sandbox, photos, tmp_
     ],
 )
 def test_what_the_api_would_refuse_is_refused_before_anything_is_sent(ask, sandbox, options, words):
-    with pytest.raises(cp.InputError, match=r"The API would refuse row 2 of the DataFrame") as refused:
+    with pytest.raises(
+        cp.InputError, match=r"^Row 2 of the DataFrame would be refused: The API answered 4\d\d: .*\. Nothing was sent"
+    ) as refused:
         ask(pd.DataFrame({"text": [None, "a"]}), prompt_column="text", **options)
     assert words in str(refused.value)
     assert "preflight=False" in str(refused.value)
@@ -188,8 +190,25 @@ def test_what_the_api_would_refuse_is_refused_before_anything_is_sent(ask, sandb
 
 def test_each_model_of_the_first_rows_is_looked_at(ask):
     table = pd.DataFrame({"text": ["a", "b", "c"], "model": ["claude-haiku-4-5", "claude-haiku-4-5", "gpt-4"]})
-    with pytest.raises(cp.InputError, match="row 3"):
+    with pytest.raises(cp.InputError, match="Row 3 of the DataFrame"):
         ask(table, prompt_column="text", model=None, params_columns={"model": "model"})
+
+
+TALKS = ['[{"role":"user","content":"Hi","to":"you"}]', '[{"role":"user","content":"Hi"}]']
+
+
+def test_a_first_row_that_is_bad_alone_is_warned_of_and_the_others_go(ask):
+    table = pd.DataFrame({"id": ["x", "y"], "talk": TALKS})
+    with pytest.warns(cp.PipelineWarning, match=r"Row 1 \(id 'x'\) of the DataFrame would be refused: .*\. Others"):
+        job = ask(table, messages_column="talk", id_column="id")
+    assert job.wait(poll_interval=0).to_arrow()["error_type"].to_pylist() == ["invalid_request_error", None]
+
+
+def test_rows_that_are_bad_alike_are_refused_by_the_name_of_the_first(ask, sandbox):
+    table = pd.DataFrame({"id": ["x", "x2", "y"], "talk": [TALKS[0], TALKS[0], TALKS[0].replace("Hi", "Ho")]})
+    with pytest.raises(cp.InputError, match=r"^Row 1 \(id 'x'\) of the DataFrame would be refused"):
+        ask(table, messages_column="talk", id_column="id")
+    assert len([entry for entry in sandbox.log() if "count_tokens" in entry.path]) == 2
 
 
 def test_preflight_may_be_left_out(ask, sandbox):
@@ -221,5 +240,6 @@ def test_a_server_that_counts_no_tokens_holds_nothing_up(sandbox, tmp_path):
 @pytest.mark.parametrize(("rules", "words"), [(20, "nothing will be cached"), (700, "the hit rate")])
 def test_a_prefix_that_is_too_short_to_be_cached_is_warned_of(ask, rules, words):
     system = " ".join(f"Rule {number} holds." for number in range(rules))
-    with pytest.warns(cp.PipelineWarning, match=words):
+    with pytest.warns(cp.PipelineWarning, match=words) as warned:
         ask(pd.DataFrame({"text": ["a"]}), prompt_column="text", system=system, cache="5m")
+    assert warned[0].filename == __file__

@@ -170,6 +170,15 @@ def test_retries_and_several_batches_add_up_to_the_bill(store):
     assert status.saved.duplicates_usd == pytest.approx(cost * 5 / 20)
 
 
+def test_prices_that_cannot_be_read_are_said_before_anything_is_sent(ask, sandbox, store):
+    store.mkdir()
+    (store / "prices.toml").write_text("[claude-haiku-4-5]\ninptu = 1\noutput = 5\n", encoding="utf-8")
+    with pytest.raises(cp.InputError, match=r"prices\.toml has no 'input' under \[claude-haiku-4-5\]. Is it 'inptu'"):
+        ask(texts(2))
+    assert sandbox.usage()["requests_accepted"] == 0
+    assert cp.list_jobs(store=store) == []
+
+
 def test_prices_that_cannot_be_read_are_said_and_the_answers_are_still_there_once_they_can(ask, store):
     job = ask(texts(2))
     (store / "prices.toml").write_text("input = 1\n", encoding="utf-8")

@@ -223,9 +223,17 @@ def test_text_that_is_not_unicode_is_that_rows_own_trouble(template, nested):
     if nested:
         cells = pa.ListArray.from_arrays(pa.array(range(5), pa.int32()), cells)
     filled = fill(parse(template, "a"), a=cells)
-    broken = Unsendable("invalid_text", "The prompt's text is not valid UTF-8. Mend it in the input.")
+    broken = Unsendable("invalid_text", "The text in column 'a' is not valid UTF-8. Mend it in the input.")
     assert filled[1:3] == [broken, broken]
     assert all("fine" in row for row in (filled[0], filled[3]))
+
+
+def test_the_column_whose_text_is_not_unicode_is_named():
+    broken = pa.array([b"fine", b"\xff", b"fine"]).view(pa.string())
+    filled = fill(parse("{a}{b}", "a", "b"), a=["x", "y", None], b=broken)
+    assert filled[0] == "xfine"
+    assert "column 'b'" in filled[1].error_message
+    assert filled[2] == missing_field("a")
 
 
 # Types

@@ -100,6 +100,7 @@ def test_a_cell_is_printed_by_one_rule_a_type(kind, value, text):
         (pa.struct({'"é"': pa.date32()}), {'"é"': date(2026, 1, 2)}, '{"\\"é\\"": "2026-01-02"}'),
         (pa.list_(pa.struct({"t": pa.duration("s")})), [{"t": timedelta(1)}, None], '[{"t": "P1D"}, null]'),
         (pa.map_(pa.string(), INT8), [("z", 1), ("a", None)], '{"z": 1, "a": null}'),
+        (pa.map_(pa.string(), INT8), [("", 1), ("null", 2)], '{"": 1, "null": 2}'),
         (pa.map_(INT8, pa.map_(INT8, INT8)), [(1, [(2, 3)]), (4, [])], '{"1": {"2": 3}, "4": {}}'),
         (pa.map_(pa.timestamp("s"), pa.bool_()), [(MOMENT, True)], '{"2026-01-02 03:04:05": true}'),
         (pa.map_(pa.list_(INT8), INT8), [([1], 2)], '{"[1]": 2}'),

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 import claude_pipeline as cp
-from claude_pipeline.errors import PipelineError
+from claude_pipeline.errors import PipelineError, PipelineWarning
 from claude_pipeline.status import Status
 
 OK, UNANSWERED, NOT_ENDED, INTERRUPTED, TERMINATED = 0, 3, 4, 130, 143
@@ -34,7 +35,7 @@ class Shell(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error of ours is one line and exit code 1."""
         try:
-            with _terminable():
+            with _terminable(), _warning():
                 return super().invoke(ctx)
         except PipelineError as error:
             raise click.ClickException(str(error)) from error
@@ -64,6 +65,23 @@ def exit_code(status: Status) -> int:
     if status.state != "ended":
         return NOT_ENDED
     return UNANSWERED if status.unanswered else OK
+
+
+@contextmanager
+def _warning() -> Iterator[None]:
+    """Say our warnings in a line, without the place in our code that they come from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PipelineWarning)
+        show = warnings.showwarning
+
+        def say_ours(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:  # noqa: ANN401
+            if issubclass(category, PipelineWarning):
+                say(f"Warning: {message}")
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = say_ours
+        yield
 
 
 @contextmanager
