@@ -11,11 +11,12 @@ from claude_pipeline.batches import BatchesApi
 from claude_pipeline.collecting import collect, record_gone
 from claude_pipeline.errors import ApiError, PipelineError
 from claude_pipeline.files import reading
-from claude_pipeline.planning import plan
+from claude_pipeline.planning import Settings, plan
 from claude_pipeline.records import (
     CANCELING,
     COLLECTED,
     ENDED,
+    MAX_AGAIN,
     OPEN_JOBS,
     PLANNED,
     PLANNING,
@@ -56,19 +57,23 @@ class Advance:
     unless_polled_within: float = 0.0
     notes: list[Note] = field(default_factory=list)
     errors: list[PipelineError] = field(default_factory=list)
+    _has_more: bool = False
 
     def run(self) -> None:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
         self._each(self._shards((*UPLOADING, *SUBMITTING)), self._settle)
         self._attempt(self._poll)
         self._each(self._ended(), self._collect)
-        for job in self._jobs(PLANNING):
-            self._attempt(partial(self._plan, job))
-        for job in self._jobs(CANCELING):
-            self._attempt(partial(self._cancel, job))
-        self._each(self._shards(PLANNED), self._send)
-        for job in self._jobs((*CANCELING, *WANTING_JOBS)):
-            self._attempt(partial(self._finish, job))
+        self._has_more = True
+        while self._has_more:
+            self._has_more = False
+            for job in self._jobs(PLANNING):
+                self._attempt(partial(self._plan, job))
+            for job in self._jobs(CANCELING):
+                self._attempt(partial(self._cancel, job))
+            self._each(self._shards(PLANNED), self._send)
+            for job in self._jobs((*CANCELING, *WANTING_JOBS)):
+                self._attempt(partial(self._finish, job))
         self._raise()
 
     def poll(self) -> None:
@@ -243,9 +248,15 @@ class Advance:
         ledger = self.store.ledger
         if not self._is_done(job):
             return
-        unanswered = job.rows - job.skipped - _answered(self.store, job)
+        more = job.state != "canceling" and job.asking < MAX_AGAIN and bool(Settings.of(job).retries)
+        unanswered = None if more else job.rows - job.skipped - _answered(self.store, job)
         with ledger.transaction():
-            if self._is_done(job):  # it may have been resumed meanwhile
+            current = ledger.job(job.job_id)
+            if not current or current.asking != job.asking or not self._is_done(job):  # resumed meanwhile, or gone on
+                return
+            if more:
+                self._has_more |= ledger.move_job(job.job_id, (job.state,), state="planning", asking=job.asking + 1)
+            else:
                 ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
 
     def _is_done(self, job: JobRecord) -> bool:
@@ -257,8 +268,8 @@ class Advance:
 
 
 def _answered(store: Store, job: JobRecord) -> int:
-    """Count the rows of a job that have an answer."""
-    own = sum(shard.succeeded for shard in store.ledger.own_shards(job.job_id))
+    """Count the rows of a job that have an answer; what was asked again had one."""
+    own = sum(shard.succeeded for shard in store.ledger.own_shards(job.job_id) if not shard.asking)
     return own + sum(_answered_elsewhere(store, job))
 
 

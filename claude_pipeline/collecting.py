@@ -33,6 +33,9 @@ _TOKENS = {
     "cache_write_tokens": "cache_creation_input_tokens",
 }
 
+# Answers that are paid and may be of no use, and how they stopped.
+_FLAGGED = {"truncated": "max_tokens", "refused": "refusal", "paused": "pause_turn"}
+
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
 
 _GONE = "{gone} `resume` asks its {requests:,} requests again, and pays for them again."
@@ -126,6 +129,7 @@ class _Outcome:
     """What a batch came to: `unanswered` says for a position what it came to instead, and the verdict on that."""
 
     tallies: Counter[str] = field(default_factory=Counter)
+    stop_reasons: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     cost_usd: float | None = 0.0
     cache_saved_usd: float | None = 0.0
@@ -136,6 +140,7 @@ class _Outcome:
         """Count a run of results whose first stands at a position of the shard."""
         types = decoded.batch.column("result_type").to_pylist()
         self.tallies.update(types)
+        self.stop_reasons.update(decoded.batch.column("stop_reason").to_pylist())
         for position, (verdict, result_type) in enumerate(zip(decoded.verdicts, types, strict=True), first):
             if verdict != "succeeded":
                 self.unanswered[position] = result_type, verdict
@@ -194,6 +199,7 @@ def _record(store: Store, shard: Shard, members: Members, outcome: _Outcome, *, 
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items() if position not in moved}
         left = Counter(failed.values())
         tallies = {"succeeded": outcome.tallies["succeeded"], **{kind: left[kind] for kind in FAILED}}
+        tallies |= {column: outcome.stop_reasons[reason] for column, reason in _FLAGGED.items()}
         done = {"state": "collected", "owner": None, "reason": None, **tallies, **outcome.tokens}
         usd = {"cost_usd": outcome.cost_usd, "cache_saved_usd": outcome.cache_saved_usd}
         if not ledger.move(shard.shard, ENDED, owned_by=owner, **done, **usd):

@@ -179,7 +179,7 @@ class Answers:
 
     def _lengths_of_job(self, job: JobRecord) -> list[Floats]:
         shards = self.store.ledger.own_shards(job.job_id)
-        collected = [shard.batch_id for shard in shards if shard.batch_id and shard.state == "collected"]
+        collected = [s.batch_id for s in shards if s.batch_id and s.state == "collected" and not s.asking]
         return [self._lengths_of_batch(batch_id) for batch_id in collected]
 
     def _lengths_of_batch(self, batch_id: str) -> Floats:

@@ -56,7 +56,7 @@ class Ledger(States):
         A request that another shard claimed in the meantime is not among them.
         """
         with self.transaction():
-            shard = self._insert_shard(job.job_id, job.account, members, attempt)
+            shard = self._insert_shard(job, members, attempt)
             self._retract_failures(job, members.split())
             won = self._database.claim(job.account, members.addresses, shard)
             if won < len(members):
@@ -67,11 +67,11 @@ class Ledger(States):
                 self._delete_shard(shard)
         return members
 
-    def _insert_shard(self, job_id: str, account: int, members: Members, attempt: int) -> int:
+    def _insert_shard(self, of: JobRecord | Shard, members: Members, attempt: int) -> int:
         ((shard,),) = self._database.rows(
-            "INSERT INTO shards (account, job_id, state, attempt, requests, first_row, last_row)"
-            " VALUES (?, ?, 'planned', ?, ?, ?, ?) RETURNING shard",
-            (account, job_id, attempt, len(members), int(members.rows[0]), int(members.rows[-1])),
+            "INSERT INTO shards (account, job_id, state, asking, attempt, requests, first_row, last_row)"
+            " VALUES (?, ?, 'planned', ?, ?, ?, ?, ?) RETURNING shard",
+            (of.account, of.job_id, of.asking, attempt, len(members), int(members.rows[0]), int(members.rows[-1])),
         )
         parameters = (shard, members.addresses, members.rows.tobytes())
         self._database.run("INSERT INTO members VALUES (?, ?, ?)", parameters)
@@ -135,7 +135,7 @@ class Ledger(States):
     ) -> int:
         """Move requests of a shard to a further one, which inherits its waiters; return its number."""
         moved = members.pick(positions)
-        retry = self._insert_shard(shard.job_id, shard.account, moved, attempt)
+        retry = self._insert_shard(shard, moved, attempt)
         self.move(retry, PLANNED, missing_from=missing_from or shard.missing_from)
         self._database.run_many(
             "UPDATE claims SET shard = ?, position = ? WHERE account = ? AND address = ?",

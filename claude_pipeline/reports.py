@@ -1,6 +1,6 @@
 """A job's status, put together from the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -51,7 +51,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         duplicates=job.duplicates,
         reused=job.reused,
         requests=job.requests,
-        counts=_counts(own),
+        counts=_counts(shard for shard in own if not shard.asking),
         unanswered=job.unanswered,
         input_tokens=sum(shard.input_tokens for shard in own),
         output_tokens=sum(shard.output_tokens for shard in own),
@@ -65,6 +65,10 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         created_at=job.created_at,
         submitted_at=job.submitted_at,
         ended_at=job.ended_at,
+        again=_counts(shard for shard in own if shard.asking),
+        truncated=sum(shard.truncated for shard in own),
+        refused=sum(shard.refused for shard in own),
+        paused=sum(shard.paused for shard in own),
     )
 
 
@@ -91,7 +95,8 @@ def _is_doubtful(store: Store, shard: Shard) -> bool:
     return shard.state in {"uploading", "submitting"} and store.ledger.is_abandoned(shard)
 
 
-def _counts(own: Sequence[Shard]) -> RequestCounts:
+def _counts(shards: Iterable[Shard]) -> RequestCounts:
+    own = list(shards)
     waiting = sum(shard.requests for shard in own if shard.state in _WAITING)
     collected = [shard for shard in own if shard.state == "collected"]
     return RequestCounts(
@@ -125,8 +130,11 @@ def _may_search(form: RequestForm) -> bool:
 
 
 def _would_have_cost(rows: int, shards: Sequence[Shard]) -> float | None:
-    """Take each row for the mean of the requests that have come to a result, of which not all were answered."""
-    finished = _counts(shards).finished
+    """Take each row for the mean of the requests that have come to a result, of which not all were answered.
+
+    What was asked again has made them dearer, and not more.
+    """
+    finished = _counts(shard for shard in shards if not shard.asking).finished
     cost = _cost(shards) if rows and finished else 0.0
     return cost and cost * rows / finished
 

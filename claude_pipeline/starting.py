@@ -75,7 +75,9 @@ def _check_cost(store: Store, session: Session, settings: Settings, estimated: C
 
 
 def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> str:
-    parts = [account, name, digest, settings.prefix, settings.form]
+    parts: list[object] = [account, name, digest, settings.prefix, settings.form]
+    if settings.retries:
+        parts.append(settings.retries)
     address = blake2b(msgspec.json.encode(parts), digest_size=10).digest()
     return f"job_{b32encode(address).decode().lower()}"
 

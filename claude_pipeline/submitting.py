@@ -18,6 +18,7 @@ from claude_pipeline.jobs import Job
 from claude_pipeline.outputs import check_columns
 from claude_pipeline.parameters import check_params
 from claude_pipeline.planning import Limits, Settings, check_limits
+from claude_pipeline.retrying import Retry, read_retries
 from claude_pipeline.schemas import read_schema
 from claude_pipeline.sessions import Session, StorePath
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
@@ -34,6 +35,8 @@ class SubmitOptions(RequestOptions, total=False):
     """What `submit` takes of requests and batches, for those who hand it on; see `submit`."""
 
     content: Content | None
+    on_invalid: Retry | None
+    on_truncated: Retry | None
     id_column: str | None
     prefix: str
     limit: int | None
@@ -65,6 +68,8 @@ def submit(
     cache: Cache | None = None,
     output_schema: object = None,
     content: Content | None = None,
+    on_invalid: Retry | None = None,
+    on_truncated: Retry | None = None,
     prime_cache: bool = False,
     fill_null: str | None = None,
     salt: str | None = None,
@@ -111,6 +116,8 @@ def submit(
             `{"sentiment": "positive|negative", "score": float}` or the same as text. Its properties become typed
             columns.
         content: "json" adds a column `content` with all blocks of an answer.
+        on_invalid: "retry" asks rows whose answer does not fit the schema again, at most twice, and pays for each.
+        on_truncated: "retry" does the same with rows whose answer was cut off, with twice the `max_tokens` each time.
         prime_cache: Send one request ahead, so that the others find the cache filled.
         fill_null: What stands for a null in a field. Without it a row with a null is not sent.
         salt: Any text; another one asks the same requests afresh.
@@ -175,7 +182,8 @@ def submit(
         check_columns(taken.schema, form, prefix=prefix, source=taken.label, answers=answers)
         _check_id_column(taken, id_column)
         model = model or f"{{{(params_columns or {})['model']}}}"
-        settings = Settings(taken.label, form, model, id_column, prefix, place, limits, answers)
+        retries = read_retries(on_invalid=on_invalid, on_truncated=on_truncated, answers=answers)
+        settings = Settings(taken.label, form, model, id_column, prefix, place, limits, answers, retries)
         session = Session.start(opened, client)
         estimated = partial(estimate, taken.path, store=opened.path, client=client, **request)
         job_id = start(opened, session, taken, settings, name=name, preflight=preflight, estimated=estimated)

@@ -427,6 +427,12 @@ FIRST_SETTINGS = {
 }
 
 
+LATER_COLUMNS_OF_SHARDS = (
+    *("cache_read_tokens", "cache_write_tokens", "cache_saved_usd", "reserved_usd"),
+    *("asking", "truncated", "refused", "paused"),
+)
+
+
 def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_holds(tmp_path):
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path)
@@ -437,9 +443,10 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
         connection.execute("ALTER TABLE accounts DROP COLUMN polled_at")
         connection.execute("ALTER TABLE shards DROP COLUMN missing_from")
         connection.execute("ALTER TABLE shards DROP COLUMN api_ahead")
-        for column in ("cache_read_tokens", "cache_write_tokens", "cache_saved_usd", "reserved_usd"):
+        for column in LATER_COLUMNS_OF_SHARDS:
             connection.execute(f"ALTER TABLE shards DROP COLUMN {column}")
-        connection.execute("ALTER TABLE jobs DROP COLUMN refusals")
+        for column in ("refusals", "asking"):
+            connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("UPDATE jobs SET settings = ?", (json.dumps(FIRST_SETTINGS),))
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     connection.close()
@@ -451,7 +458,7 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
         form = build_form(pa.schema({"a": pa.string()}), source="x", template="Hi {a}", salt="é", **MODEL)
         assert Settings.of(kept).form == form
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("3",)
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == (str(SCHEMA_VERSION),)
         assert connection.execute("SELECT polled_at FROM accounts").fetchall() == [(0.0,)]
     connection.close()
 

@@ -13,6 +13,7 @@ from claude_pipeline.cli.options import Decorator, together
 
 if TYPE_CHECKING:
     from claude_pipeline.derived import Content  # loads Arrow
+    from claude_pipeline.retrying import Retry  # as above
 
 _EXAMPLE = "--prompt-column prompt, or --template 'Label: {text}'"
 
@@ -50,6 +51,8 @@ class Settings(Requesting):
     id_column: str | None
     prefix: str
     content: "Content | None"
+    on_invalid: "Retry | None"
+    on_truncated: "Retry | None"
     prime_cache: bool
     preflight: bool
     max_cost_usd: float | None
@@ -151,6 +154,10 @@ _SUBMITTING: list[Decorator] = [
     click.option("--id-column", metavar="COLUMN", help="Names rows in error messages."),
     click.option("--prefix", default="", metavar="TEXT", help="Goes before the names of the added columns."),
     click.option("--content", type=click.Choice(["json"]), help="Add a column with all blocks of an answer."),
+    click.option("--on-invalid", type=click.Choice(["retry"]), help="Ask again, and pay for, what does not fit."),
+    click.option(
+        "--on-truncated", type=click.Choice(["retry"]), help="The same with what was cut off, with twice the limit."
+    ),
     click.option("--prime-cache", is_flag=True, help="Send one request ahead to fill the cache."),
     click.option(
         "--max-cost-usd",
