@@ -458,7 +458,9 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
         form = build_form(pa.schema({"a": pa.string()}), source="x", template="Hi {a}", salt="é", **MODEL)
         assert Settings.of(kept).form == form
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == (str(SCHEMA_VERSION),)
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == (
+            str(SCHEMA_VERSION),
+        )
         assert connection.execute("SELECT polled_at FROM accounts").fetchall() == [(0.0,)]
     connection.close()
 
