@@ -138,10 +138,9 @@ def batches(status: Status) -> str:
 
 def percent(status: Status) -> str:
     """Write how much of a job's requests has come to a result."""
-    asked = status.requests + status.again.total
-    if status.state == "ended" or not asked:
+    if status.state == "ended" or not status.requests:
         return "100%" if status.state == "ended" else "0%"
-    return f"{100 * (status.counts.finished + status.again.finished) // asked}%"
+    return f"{100 * status.counts.finished // status.requests}%"
 
 
 def counted(counts: RequestCounts) -> str:

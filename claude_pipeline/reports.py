@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from claude_pipeline.display import plural
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord, Shard, ShardState
@@ -43,7 +44,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         name=job.name,
         model=settings.model,
         state=job.state,
-        reason=job.reason or _reason(awaited, [note.words for note in told]),
+        reason=job.reason or _reason(job, awaited, [note.words for note in told]),
         rows=job.rows,
         skipped=job.skipped,
         invalid=job.invalid,
@@ -150,10 +151,13 @@ def _batch(shard: Shard) -> BatchStatus:
     )
 
 
-def _reason(awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
+def _reason(job: JobRecord, awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
     told = [*notes, *(shard.reason for shard in awaited if shard.reason and shard.state != "collected")]
     if told:
         return " ".join(dict.fromkeys(told))
+    again = sum(shard.requests for shard in awaited if job.asking and shard.state != "collected")
+    if again:
+        return f"Asking again, because answers were cut off or do not fit: {plural(again, 'request')}."
     planned = sum(shard.state == "planned" for shard in awaited)
     running = sum(shard.state in {"in_progress", "canceling"} for shard in awaited)
     if planned and running:

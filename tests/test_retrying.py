@@ -7,13 +7,16 @@ from math import ceil
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from anthropic import Anthropic
+from click.testing import CliRunner
 from conftest import submit_to
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import claude_pipeline as cp
+from claude_pipeline.cli import main
 from claude_pipeline.forms import build_form
 
 LIMIT = 4
@@ -278,6 +281,7 @@ def test_while_rows_are_asked_again_the_first_answers_are_there(store):
         assert said(job, "response", "attempts") == [(LONG[:16], 1), ("short", 1)]
         status = job.status()
         assert (status.requests, status.counts.succeeded, status.again.processing) == (2, 2, 1)
+        assert status.reason == "Asking again, because answers were cut off or do not fit: 1 request."
         job.wait(poll_interval=0.05)
 
 
@@ -292,6 +296,20 @@ def test_a_budget_reckons_with_the_larger_limit(tmp_path):
         assert submit_to(sandbox, ["a"], max_cost_usd=3.5 * spent, **options).job_id == job.job_id
         job.resume()
         assert said(end(job), "stop_reason", "attempts") == [("end_turn", 2)]
+
+
+def test_the_shell_asks_again_and_says_so(sandbox, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sandbox")
+    source, out = tmp_path / "table.csv", tmp_path / "out.parquet"
+    source.write_text(f"text\n{LONG}\nshort\n")
+    asked = ["--prompt-column", "text", "--model", "claude-haiku-4-5", "--max-tokens", "4", "--on-truncated", "retry"]
+    place = ["--store", str(tmp_path / "store"), "--base-url", sandbox.url, "--poll-interval", "0.1"]
+    result = CliRunner().invoke(main, ["run", str(source), "--out", str(out), *asked, *place])
+    assert result.exit_code == 0, result.stderr
+    said = {label: text.strip() for label, _, text in (line.partition(":") for line in result.stderr.splitlines())}
+    assert said["Flagged"] == "1 answer cut off at max_tokens"
+    assert said["Asked again"] == "1 request: 1 succeeded"
+    assert pq.read_table(out)["attempts"].to_pylist() == [2, 1]
 
 
 PROMPTS = st.builds(lambda letter, length: letter * length, st.sampled_from("ab"), st.integers(1, 100))
