@@ -35,7 +35,9 @@ class Task:
 
 PLAIN = Task(["Prompt 0", "Fails once", "Prompt 1", "Prompt 0", None], distinct=3, retries=1, batches=3)
 LONG, LONGER = "long " * 20, "longer " * 30  # 25 and 52 tokens, where 16 are allowed
-AGAIN = Task(["Prompt 0", LONG, LONGER, LONG], distinct=6, retries=0, batches=4, options={"on_truncated": "retry"})
+BOTH = {"output_schema": "a: int", "on_invalid": "retry", "on_truncated": "retry"}
+# Asked three times each, but for the last, which is right at once.
+AGAIN = Task(["Never fits", LONG, LONGER, LONG, '{"a": 1}'], distinct=10, retries=0, batches=6, options=BOTH)
 
 
 def echo(params):
@@ -172,7 +174,7 @@ def test_a_run_that_asks_again_is_finished_wherever_it_is_killed(tmp_path, worke
 
     scenario = Scenario(tmp_path, workers, task=AGAIN)
     points = scenario.points()
-    scenario.at_each(points, kill_and_finish, numbers=range(len(points) // 4, len(points) + 1, 3))
+    scenario.at_each(points, kill_and_finish, numbers=range(len(points) // 4, len(points) + 1, 6))
 
 
 def test_who_asks_again_at_the_same_time_finishes_wherever_another_is_killed(tmp_path, workers):
@@ -184,7 +186,7 @@ def test_who_asks_again_at_the_same_time_finishes_wherever_another_is_killed(tmp
 
     scenario = Scenario(tmp_path, workers, task=AGAIN)
     points = scenario.points()
-    scenario.at_each(points, kill_beside, numbers=range(len(points) // 4, len(points) + 1, 7))
+    scenario.at_each(points, kill_beside, numbers=range(len(points) // 4, len(points) + 1, 13))
 
 
 def test_a_run_that_cancels_and_resumes_is_finished_wherever_it_is_killed(tmp_path, workers):
