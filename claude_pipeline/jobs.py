@@ -250,20 +250,17 @@ class Job:
         return self.advance()
 
     def resume(self) -> Status:
-        """Go on after a block, or ask again the rows of an ended job that have no answer.
-
-        Where rows are asked again because of `on_invalid` or `on_truncated`, what is left of that is done as well.
-        """
+        """Go on after a block, or ask again the rows of an ended job that have no answer, or were to be asked again."""
         session = self._start_session()
         ledger = self._store.ledger
         for shard in ledger.shards(session.account, PLANNED, job_id=self.job_id):
             ledger.move(shard.shard, PLANNED, not_before=0.0, refusals=0, reason=None)
         record = self._record
         if record.state != "ended" or record.unanswered or Settings.of(record).retries:
-            # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
-            again = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
             states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
-            ledger.move_job(self.job_id, states, state="planning", asking=0, **again)
+            # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
+            forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
+            ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten)
         return self.advance()
 
 

@@ -118,8 +118,9 @@ def _saved(job: JobRecord, form: RequestForm, own: Sequence[Shard], awaited: Seq
     others = [shard for shard in awaited if shard.job_id != job.job_id]
     cost = _cost(own)
     return Saved(
-        duplicates_usd=_would_have_cost(job.duplicates, own),
-        reused_usd=_would_have_cost(job.reused, others),
+        # What was asked again has made rows dearer, and not more.
+        duplicates_usd=_would_have_cost(job.duplicates, cost, _counts(s for s in own if not s.asking).finished),
+        reused_usd=_would_have_cost(job.reused, _cost(others), _counts(others).finished),
         caching_usd=total_usd(shard.cache_saved_usd for shard in own),
         batch_usd=None if cost and _may_search(form) else cost,  # a batch costs half, so it saves what it costs
     )
@@ -130,14 +131,9 @@ def _may_search(form: RequestForm) -> bool:
     return form.column_of("tools") is not None or any(_SEARCH_TOOL in part for part in fixed)
 
 
-def _would_have_cost(rows: int, shards: Sequence[Shard]) -> float | None:
-    """Take each row for the mean of the requests that have come to a result, of which not all were answered.
-
-    What was asked again has made them dearer, and not more.
-    """
-    finished = _counts(shard for shard in shards if not shard.asking).finished
-    cost = _cost(shards) if rows and finished else 0.0
-    return cost and cost * rows / finished
+def _would_have_cost(rows: int, cost: float | None, finished: int) -> float | None:
+    """Take each row for the mean of the requests that have come to a result, of which not all were answered."""
+    return cost and cost * rows / finished if rows and finished else 0.0
 
 
 def _batch(shard: Shard) -> BatchStatus:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from hashlib import blake2b
 from math import ceil
 
 import msgspec
@@ -363,6 +364,41 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(ask, sandbox, op
     with pytest.raises(cp.InputError, match=message):
         ask(["a"], **options)
     assert sandbox.usage()["requests_accepted"] == 0
+
+
+ROW = pa.record_batch({"a": ["Hi"], "most": [3], "salt": ["s"]})
+FORMS = [
+    {"max_tokens": 9},
+    {"max_tokens": 9, "params_columns": {"max_tokens": "most"}},
+    {"max_tokens": 9, "salt": "s", "model": 'a "max_tokens":5, model', "params": {"metadata": {"max_tokens": 7}}},
+    {"max_tokens": 9, "salt_column": "salt", "params_columns": {"model": "a"}},
+]
+
+
+def form_of(**options):
+    return build_form(ROW.schema, source="x", template="{a}", **{"model": "m", **options})
+
+
+def request_of(form):
+    (request,) = form.render(ROW)
+    return request
+
+
+@pytest.mark.parametrize("options", FORMS)
+def test_a_request_with_twice_the_limit_is_the_one_that_was_asked_so_at_once(options):
+    limit = json.loads(request_of(form_of(**options)).params)["max_tokens"]
+    at_once = options | {"max_tokens": 2 * limit, "params_columns": {"model": "a"} if "salt_column" in options else {}}
+    assert request_of(form_of(**options).again(doubled=1, afresh=0)) == request_of(form_of(**at_once))
+
+
+@pytest.mark.parametrize("options", FORMS)
+def test_a_request_asked_afresh_is_hashed_with_the_number_of_the_asking_for_ever(options):
+    params = request_of(form_of(**options)).params
+    header = json.dumps([[], "s" if options.keys() & {"salt", "salt_column"} else None], separators=(",", ":"))
+    for afresh in (1, 2):
+        again = request_of(form_of(**options).again(doubled=0, afresh=afresh))
+        assert again.params == params
+        assert again.address == blake2b(f"{header}\n{afresh}\n".encode() + params, digest_size=16).digest()
 
 
 def test_a_form_that_asks_for_the_first_time_is_written_as_ever():
