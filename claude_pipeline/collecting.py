@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from claude_pipeline.batches import RESULTS_SETTLE_SECONDS, BatchesApi
+from claude_pipeline.derived import AnswerOptions, Derived
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.planning import Settings
@@ -60,7 +61,8 @@ def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner:
     unsettled = api.seconds_until_settled(batch, default=ledger.now())
     try:
         with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
-            fetches = _Fetches(store, api, batch, members, may_lack=unsettled <= 0)
+            typed = _typed(Settings.of(ledger.planner_of(shard)).answers)
+            fetches = _Fetches(store, api, batch, members, typed, may_lack=unsettled <= 0)
             outcome = fetches.run(file, held=partial(ledger.renew, shard.shard, owner=owner))
             _record(store, shard, members, outcome, owner=owner)
     except ResultsError as error:
@@ -98,6 +100,7 @@ class _Fetches:
     api: BatchesApi
     batch: Batch
     members: Members
+    typed: Derived | None
     may_lack: bool
 
     def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> "_Outcome":
@@ -109,10 +112,26 @@ class _Fetches:
                 absent = self._stayed_away(errors) if body.is_framed else frozenset[int]()
                 try:
                     spool = spool_lines(body.chunks, self.members, file, absent=absent)
-                    return _write_results(self.store, self.batch, self.members, file, spool, held=held)
+                    return self._write(file, spool, held=held)
                 except ResultsError as error:
                     errors.append(error)
         raise errors[-1]
+
+    def _write(self, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]) -> "_Outcome":
+        batch, outcome = self.batch, _Outcome()
+        prices = PriceList(batch.created_at, store=self.store.path)
+        with self.store.replacing(self.store.results_path(batch.id)) as path:
+            with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
+                first = 0
+                for decoded in decode(file, spool, prices, batch_id=batch.id):
+                    writer.write_batch(decoded.batch)
+                    outcome.add(first, decoded)
+                    outcome.misfits += _count_misfits(self.typed, decoded)
+                    first += decoded.batch.num_rows
+            _check_counts(batch, self.members, outcome)
+            if not held():  # who took over may have recorded another file by now
+                raise LeaseLostError
+        return outcome
 
     def _stayed_away(self, errors: Sequence[ResultsError]) -> frozenset[int]:
         """Return the lines that every fetch but the last one lacked, if nothing else was ever wrong."""
@@ -130,6 +149,7 @@ class _Outcome:
 
     tallies: Counter[str] = field(default_factory=Counter)
     stop_reasons: Counter[str] = field(default_factory=Counter)
+    misfits: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     cost_usd: float | None = 0.0
     cache_saved_usd: float | None = 0.0
@@ -161,21 +181,13 @@ class _Outcome:
         self.cache_saved_usd = total_usd([self.cache_saved_usd, *decoded.cache_saved_usd])
 
 
-def _write_results(
-    store: Store, batch: Batch, members: Members, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]
-) -> _Outcome:
-    outcome, prices = _Outcome(), PriceList(batch.created_at, store=store.path)
-    with store.replacing(store.results_path(batch.id)) as path:
-        with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
-            first = 0
-            for decoded in decode(file, spool, prices, batch_id=batch.id):
-                writer.write_batch(decoded.batch)
-                outcome.add(first, decoded)
-                first += decoded.batch.num_rows
-        _check_counts(batch, members, outcome)
-        if not held():  # who took over may have recorded another file by now
-            raise LeaseLostError
-    return outcome
+def _typed(answers: AnswerOptions) -> Derived | None:
+    """Return what types answers, if they have to fit something."""
+    return Derived(answers) if answers.output_schema or answers.tool_schema else None
+
+
+def _count_misfits(typed: Derived | None, decoded: Decoded) -> int:
+    return sum(error is not None for error in typed.derive(decoded.batch).errors) if typed else 0
 
 
 def _check_counts(batch: Batch, members: Members, outcome: _Outcome) -> None:
@@ -200,6 +212,7 @@ def _record(store: Store, shard: Shard, members: Members, outcome: _Outcome, *, 
         left = Counter(failed.values())
         tallies = {"succeeded": outcome.tallies["succeeded"], **{kind: left[kind] for kind in FAILED}}
         tallies |= {column: outcome.stop_reasons[reason] for column, reason in _FLAGGED.items()}
+        tallies["misfits"] = outcome.misfits
         done = {"state": "collected", "owner": None, "reason": None, **tallies, **outcome.tokens}
         usd = {"cost_usd": outcome.cost_usd, "cache_saved_usd": outcome.cache_saved_usd}
         if not ledger.move(shard.shard, ENDED, owned_by=owner, **done, **usd):

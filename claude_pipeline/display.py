@@ -199,6 +199,7 @@ def _flagged(status: Status) -> str:
         (status.truncated, "cut off at max_tokens"),
         (status.refused, "refused"),
         (status.paused, "paused in a turn"),
+        (status.misfits, "of another form than asked for"),
     ]
     return ", ".join(f"{plural(number, 'answer')} {kind}" for number, kind in kinds if number)
 

@@ -76,6 +76,7 @@ class Shard:
     Attributes:
         asking: The asking of its job that planned it.
         truncated: Answers that were cut off at `max_tokens`; `refused` and `paused` count those that ended so.
+        misfits: Answers that do not fit what its job asked for.
         cache_saved_usd: What caching saved, or cost where it is negative; None without a known price.
         reserved_usd: The most that its requests can cost, once a budget has asked for it; None if nobody knows.
         missing_from: The batches that delivered no line for these requests, which are asked again because of it.
@@ -110,6 +111,7 @@ class Shard:
     truncated: int
     refused: int
     paused: int
+    misfits: int
     input_tokens: int
     output_tokens: int
     cache_read_tokens: int

@@ -70,6 +70,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         truncated=sum(shard.truncated for shard in own),
         refused=sum(shard.refused for shard in own),
         paused=sum(shard.paused for shard in own),
+        misfits=sum(shard.misfits for shard in own),
     )
 
 

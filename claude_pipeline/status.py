@@ -117,6 +117,7 @@ class Status:
         truncated: Answers to its own requests, of all askings, that were cut off at `max_tokens`.
         refused: Those that Claude refused to give.
         paused: Those that stopped in the middle of a turn (`pause_turn`).
+        misfits: Those that do not fit the schema that they were asked for.
     """
 
     job_id: str
@@ -149,6 +150,7 @@ class Status:
     truncated: int = 0
     refused: int = 0
     paused: int = 0
+    misfits: int = 0
 
     @property
     def prompt_tokens(self) -> int:

@@ -429,7 +429,7 @@ FIRST_SETTINGS = {
 
 LATER_COLUMNS_OF_SHARDS = (
     *("cache_read_tokens", "cache_write_tokens", "cache_saved_usd", "reserved_usd"),
-    *("asking", "truncated", "refused", "paused"),
+    *("asking", "truncated", "refused", "paused", "misfits"),
 )
 
 

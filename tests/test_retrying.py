@@ -182,6 +182,7 @@ def test_an_answer_that_does_not_fit_is_asked_again_as_it_was_at_most_twice(misf
     expected = [(1, None, 1), (2, None, 2), (3, None, 3), (None, "invalid_output", 3)]
     assert said(job, "score", "error_type", "attempts") == expected
     assert len({request.params for request in server.requests()}) == 4
+    assert job.status().misfits == 0 + 1 + 2 + 3
     assert_bill_is_right(job, server)
 
 
