@@ -17,6 +17,7 @@ from claude_pipeline.records import (
     CANCELING,
     COLLECTED,
     ENDED,
+    MAX_AGAIN,
     OPEN_JOBS,
     PLANNED,
     PLANNING,
@@ -58,6 +59,7 @@ class Advance:
     unless_polled_within: float = 0.0
     notes: list[Note] = field(default_factory=list)
     errors: list[PipelineError] = field(default_factory=list)
+    _has_more: bool = False
 
     def run(self) -> None:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
@@ -65,13 +67,16 @@ class Advance:
         self._attempt(partial(end_abandoned_streams, self.store, self.account))
         self._attempt(self._poll)
         self._each(self._ended(), self._collect)
-        for job in self._jobs(PLANNING):
-            self._attempt(partial(self._plan, job))
-        for job in self._jobs(CANCELING):
-            self._attempt(partial(self._cancel, job))
-        self._each(self._shards(PLANNED), self._send)
-        for job in self._jobs((*CANCELING, *WANTING_JOBS)):
-            self._attempt(partial(finish, self.store, job))
+        self._has_more = True
+        while self._has_more:
+            self._has_more = False
+            for job in self._jobs(PLANNING):
+                self._attempt(partial(self._plan, job))
+            for job in self._jobs(CANCELING):
+                self._attempt(partial(self._cancel, job))
+            self._each(self._shards(PLANNED), self._send)
+            for job in self._jobs((*CANCELING, *WANTING_JOBS)):
+                self._attempt(partial(self._finish, job))
         self._raise()
 
     def poll(self) -> None:
@@ -245,6 +250,9 @@ class Advance:
             if self.store.ledger.shard(shard.shard).state in RUNNING:
                 self._note(f"Batch {shard.batch_id} runs on: {error}", shard)
 
+    def _finish(self, job: JobRecord) -> None:
+        self._has_more |= finish(self.store, job)
+
 
 def end_abandoned_streams(store: Store, account: int) -> None:
     """Keep what runs had answered that were killed, and end their jobs."""
@@ -254,15 +262,21 @@ def end_abandoned_streams(store: Store, account: int) -> None:
             finish(store, store.ledger.planner_of(shard))
 
 
-def finish(store: Store, job: JobRecord) -> None:
-    """End an open job once all that it waits for is collected."""
+def finish(store: Store, job: JobRecord) -> bool:
+    """End an open job once all that it waits for is collected; tell if it asks again instead."""
     if job.state not in OPEN_JOBS or not _is_done(store, job):
-        return
-    unanswered = job.rows - job.skipped - _answered(store, job)
+        return False
     ledger = store.ledger
+    more = job.state != "canceling" and job.asking < MAX_AGAIN and bool(Settings.of(job).retries)
+    unanswered = None if more else job.rows - job.skipped - _answered(store, job)
     with ledger.transaction():
-        if _is_done(store, job):  # it may have been resumed meanwhile
-            ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
+        current = ledger.job(job.job_id)
+        if not current or current.asking != job.asking or not _is_done(store, job):  # resumed meanwhile, or gone on
+            return False
+        if more:
+            return ledger.move_job(job.job_id, (job.state,), state="planning", asking=job.asking + 1)
+        ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
+    return False
 
 
 def _is_done(store: Store, job: JobRecord) -> bool:
@@ -274,8 +288,8 @@ def _is_done(store: Store, job: JobRecord) -> bool:
 
 
 def _answered(store: Store, job: JobRecord) -> int:
-    """Count the rows of a job that have an answer."""
-    own = sum(shard.succeeded for shard in store.ledger.own_shards(job.job_id))
+    """Count the rows of a job that have an answer; what was asked again had one."""
+    own = sum(shard.succeeded for shard in store.ledger.own_shards(job.job_id) if not shard.asking)
     return own + sum(_answered_elsewhere(store, job))
 
 

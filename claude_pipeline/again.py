@@ -18,7 +18,7 @@ from claude_pipeline.choosing import Positions
 from claude_pipeline.display import plural
 from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
-from claude_pipeline.estimating import _put_together, _share_of
+from claude_pipeline.estimating import sum_up
 from claude_pipeline.inquiring import Inquiry
 from claude_pipeline.planning import Settings, check_limits
 from claude_pipeline.pricing import PriceList
@@ -75,8 +75,7 @@ class Again:
         ask = partial(take_census, limit=None, largest=limits.max_batch_bytes, sample=inquiry.sample_size)
         with closing(self._table()) as table:
             census = ask(table, form, known=inquiry.known)
-        shares = [_share_of(model, census, inquiry, prices) for model in census.models]
-        return _put_together(self.settings.label, census, shares, inquiry, limits)
+        return sum_up(self.settings.label, census, inquiry, prices, limits)
 
     def start(self, session: Session, client: "Anthropic", *, name: str | None, preflight: bool) -> str:
         """Make it a job of the store; return its id.

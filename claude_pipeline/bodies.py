@@ -1,6 +1,6 @@
 """A shard's requests once more, checked against what was claimed, and the body of the create call that they make."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import BinaryIO
 
@@ -12,8 +12,10 @@ from claude_pipeline.errors import StoreError
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import Request
 from claude_pipeline.records import Shard
+from claude_pipeline.retrying import forms_of
 from claude_pipeline.shards import Members, write_body
 from claude_pipeline.store import Store, read_batches
+from claude_pipeline.values import Unsendable
 
 CHANGED_FILES = (
     "A file that the row names was changed after the job was planned, so the row was not sent. "
@@ -62,13 +64,13 @@ def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[R
         StoreError: The stored input no longer gives the same requests.
     """
     members, path = store.ledger.members(shard.shard), store.input_path(shard.job_id)
-    form = settings.form
+    form, forms = settings.form, forms_of(settings.form, shard.asking)
     between = (int(members.rows[0]), int(members.rows[-1]))
     batches = (_pick(batch, at, members) for at, batch in read_batches(path, form.columns, between=between))
-    rendered = chain.from_iterable(map(form.render, batches))
+    rendered = chain.from_iterable(zip(*(form.render(batch) for form in forms), strict=True) for batch in batches)
     count = 0
-    for count, (request, address) in enumerate(zip(rendered, members.split(), strict=False), 1):  # noqa: B007
-        if isinstance(request, Request) and request.address == address:
+    for count, (requests, address) in enumerate(zip(rendered, members.split(), strict=False), 1):  # noqa: B007
+        if request := _find(requests, address):
             yield request
         elif form.reads_files:
             yield None
@@ -76,6 +78,10 @@ def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[R
             raise _changed_input(store, shard)
     if count < len(members):
         raise _changed_input(store, shard)
+
+
+def _find(requests: Iterable[Request | Unsendable], address: bytes) -> Request | None:
+    return next((r for r in requests if isinstance(r, Request) and r.address == address), None)
 
 
 def _changed_input(store: Store, shard: Shard) -> StoreError:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from claude_pipeline.bodies import shard_requests
 from claude_pipeline.display import usd
-from claude_pipeline.measuring import Scales
+from claude_pipeline.measuring import Scales, weigh
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import BATCH_DISCOUNT, LIST_PRICE, PRICES_FILE, PriceList
 from claude_pipeline.records import ENDED, PLANNED, QUEUED, STREAMING, Shard
@@ -190,10 +190,11 @@ def _worst_costs(store: Store, shard: Shard) -> npt.NDArray[np.float64]:
     """
     settings = Settings.of(store.ledger.planner_of(shard))
     share = LIST_PRICE if settings.mode == "stream" else BATCH_DISCOUNT
-    prices, scales = PriceList(datetime.now(UTC), store=store.path, share=share), Scales(settings.form)
+    prices = PriceList(datetime.now(UTC), store=store.path, share=share)
+    measure = weigh if shard.asking else Scales(settings.form).weigh  # limits differ among those that are asked again
     costs = []
     for request in shard_requests(store, shard, settings):
-        weight = scales.weigh(request.params) if request else None
+        weight = measure(request.params) if request else None
         cost = weight.worst_case_usd(prices) if weight else 0.0
         if cost is None:
             raise OverBudgetError(

@@ -9,9 +9,10 @@ from typing import BinaryIO, NamedTuple
 import pyarrow.parquet as pq
 
 from claude_pipeline.batches import RESULTS_SETTLE_SECONDS, BatchesApi
+from claude_pipeline.derived import Derived
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.leases import LeaseLostError, renewed
-from claude_pipeline.outcomes import Outcome
+from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import ENDED, OPEN_JOBS, WANTING_JOBS, Shard
@@ -48,7 +49,8 @@ def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner:
     unsettled = api.seconds_until_settled(batch, default=ledger.now())
     try:
         with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
-            fetches = _Fetches(store, api, batch, members, may_lack=unsettled <= 0)
+            typed = typed_by(Settings.of(ledger.planner_of(shard)).answers)
+            fetches = _Fetches(store, api, batch, members, typed, may_lack=unsettled <= 0)
             outcome = fetches.run(file, held=partial(ledger.renew, shard.shard, owner=owner))
             _record(store, shard, members, outcome, owner=owner)
     except ResultsError as error:
@@ -86,9 +88,10 @@ class _Fetches:
     api: BatchesApi
     batch: Batch
     members: Members
+    typed: Derived | None
     may_lack: bool
 
-    def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> "Outcome":
+    def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> Outcome:
         errors: list[ResultsError] = []
         while len(errors) < _FETCHES:
             file.seek(0)
@@ -97,10 +100,25 @@ class _Fetches:
                 absent = self._stayed_away(errors) if body.is_framed else frozenset[int]()
                 try:
                     spool = spool_lines(body.chunks, self.members, file, absent=absent)
-                    return _write_results(self.store, self.batch, self.members, file, spool, held=held)
+                    return self._write(file, spool, held=held)
                 except ResultsError as error:
                     errors.append(error)
         raise errors[-1]
+
+    def _write(self, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]) -> Outcome:
+        batch, outcome = self.batch, Outcome(self.typed)
+        prices = PriceList(batch.created_at, store=self.store.path)
+        with self.store.replacing(self.store.results_path(batch.id)) as path:
+            with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
+                first = 0
+                for decoded in decode(file, spool, prices, batch_id=batch.id):
+                    writer.write_batch(decoded.batch)
+                    outcome.add(first, decoded)
+                    first += decoded.batch.num_rows
+            _check_counts(batch, self.members, outcome)
+            if not held():  # who took over may have recorded another file by now
+                raise LeaseLostError
+        return outcome
 
     def _stayed_away(self, errors: Sequence[ResultsError]) -> frozenset[int]:
         """Return the lines that every fetch but the last one lacked, if nothing else was ever wrong."""
@@ -110,23 +128,6 @@ class _Fetches:
         missing = found.pop()
         nothing_came = len(missing) == len(self.members) > 1
         return frozenset() if nothing_came else missing
-
-
-def _write_results(
-    store: Store, batch: Batch, members: Members, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]
-) -> Outcome:
-    outcome, prices = Outcome(), PriceList(batch.created_at, store=store.path)
-    with store.replacing(store.results_path(batch.id)) as path:
-        with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
-            first = 0
-            for decoded in decode(file, spool, prices, batch_id=batch.id):
-                writer.write_batch(decoded.batch)
-                outcome.add(first, decoded)
-                first += decoded.batch.num_rows
-        _check_counts(batch, members, outcome)
-        if not held():  # who took over may have recorded another file by now
-            raise LeaseLostError
-    return outcome
 
 
 def _check_counts(batch: Batch, members: Members, outcome: Outcome) -> None:

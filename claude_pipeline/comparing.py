@@ -1,6 +1,7 @@
 """Two jobs side by side: which rows are answered otherwise after a change of prompt or model."""
 
 import filecmp
+import json
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _POSITION = "row"
 _ANSWER = ("response", "output_tokens", "result_type")
+_CALL = ("tool_name", "tool_input")
 # Plain Python values would have Arrow import pandas.
 _BLANK, _SUCCEEDED = make_array(["", "succeeded"], pa.string())
 
@@ -114,8 +116,8 @@ class Comparison:
 def compare(job_a: Job, job_b: Job, *, on: str | Sequence[str] | None = None) -> Comparison:
     """Compare the answers of two jobs, such as before and after a change of prompt or model.
 
-    Rows are matched by their position when both jobs have the same input, else by the columns of `on`. The answers
-    of both are held in memory.
+    Rows are matched by their position when both jobs have the same input, else by the columns of `on`. An answer that
+    calls a tool is compared with the call. The answers of both are held in memory.
 
     Args:
         job_a: The one job.
@@ -155,10 +157,27 @@ class _Side:
         for name in names:
             if name not in schema.names:
                 raise MissingColumnError(name, source=settings.label, columns=schema.names)
-        wanted = [*names, *(settings.prefix + name for name in _ANSWER)]
+        ours = [*_ANSWER, *(_CALL if settings.answers.tools else ())]
+        wanted = [*names, *(settings.prefix + name for name in ours)]
         batches = (batch.select(wanted) for batch in output_batches(self._store, self._record, schema))
-        table = pa.Table.from_batches(batches).rename_columns([*names, *_ANSWER]).replace_schema_metadata()
+        table = pa.Table.from_batches(batches).rename_columns([*names, *ours]).replace_schema_metadata()
+        table = _with_calls(table) if settings.answers.tools else table
         return table if names else table.add_column(0, _POSITION, [int64_array(np.arange(table.num_rows))])
+
+
+def _with_calls(table: pa.Table) -> pa.Table:
+    """Let the response of an answer that calls a tool end with the call, as JSON."""
+    said = zip(*(table[name].to_pylist() for name in ("response", *_CALL)), strict=True)
+    texts = ["\n".join(filter(None, (text, _call(name, given)))) or None for text, name, given in said]
+    at = table.schema.get_field_index("response")
+    return table.set_column(at, "response", [make_array(texts, pa.large_string())]).drop_columns(list(_CALL))
+
+
+def _call(name: str | None, given: object) -> str | None:
+    if name is None:
+        return None
+    plain = json.loads(given) if isinstance(given, str) else given
+    return json.dumps({"name": name, "input": plain}, ensure_ascii=False, default=str)
 
 
 def _have_same_input(a: _Side, b: _Side) -> bool:

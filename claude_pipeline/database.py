@@ -41,6 +41,7 @@ CREATE TABLE jobs (
     requests BIGINT NOT NULL DEFAULT 0,
     unanswered BIGINT,
     changes BIGINT NOT NULL DEFAULT 0,
+    asking INTEGER NOT NULL DEFAULT 0,
     owner TEXT,
     lease_until DOUBLE PRECISION,
     created_at DOUBLE PRECISION NOT NULL,
@@ -52,6 +53,7 @@ CREATE TABLE shards (
     account INTEGER NOT NULL REFERENCES accounts,
     job_id TEXT NOT NULL REFERENCES jobs,
     state TEXT NOT NULL,
+    asking INTEGER NOT NULL DEFAULT 0,
     attempt INTEGER NOT NULL,
     requests BIGINT NOT NULL,
     first_row BIGINT NOT NULL,
@@ -74,6 +76,10 @@ CREATE TABLE shards (
     errored BIGINT NOT NULL DEFAULT 0,
     canceled BIGINT NOT NULL DEFAULT 0,
     expired BIGINT NOT NULL DEFAULT 0,
+    truncated BIGINT NOT NULL DEFAULT 0,
+    refused BIGINT NOT NULL DEFAULT 0,
+    paused BIGINT NOT NULL DEFAULT 0,
+    misfits BIGINT NOT NULL DEFAULT 0,
     input_tokens BIGINT NOT NULL DEFAULT 0,
     output_tokens BIGINT NOT NULL DEFAULT 0,
     cache_read_tokens BIGINT NOT NULL DEFAULT 0,
@@ -135,7 +141,13 @@ UPDATE jobs SET settings = json_set(settings, '$.form', json_object(
 ))
 """,
     3: """
-ALTER TABLE shards ADD COLUMN stream_id TEXT
+ALTER TABLE shards ADD COLUMN stream_id TEXT;
+ALTER TABLE jobs ADD COLUMN asking INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN asking INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN truncated BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN refused BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN paused BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE shards ADD COLUMN misfits BIGINT NOT NULL DEFAULT 0
 """,
 }
 

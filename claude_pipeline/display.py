@@ -40,6 +40,8 @@ def facts(status: Status) -> list[Fact]:
         ("Unanswered", _unanswered(status)),
         ("Not sent", " ".join(refusal.example for refusal in status.refusals)),
         ("Requests", _joined(count(status.requests), counted(status.counts))),
+        ("Flagged", _flagged(status)),
+        ("Asked again", _asked_again(status)),
         ("Batches", batches(status)),
         ("Tokens", tokens(status)),
         ("Cost", usd(status.cost_usd) or "? (no known price)"),
@@ -185,6 +187,21 @@ def _unanswered(status: Status) -> str | None:
     parts = [f"{plural(number, 'request')} {reason}" for reason, number in reasons if number]
     parts += [f"{plural(refusal.rows, 'row')} not sent ({refusal.error_type})" for refusal in status.refusals]
     return _joined(plural(status.unanswered, "row"), ", ".join(parts))
+
+
+def _asked_again(status: Status) -> str | None:
+    again = status.again
+    return _joined(plural(again.total, "request"), counted(again)) if again.total else None
+
+
+def _flagged(status: Status) -> str:
+    kinds = [
+        (status.truncated, "cut off at max_tokens"),
+        (status.refused, "refused"),
+        (status.paused, "paused in a turn"),
+        (status.misfits, "of another form than asked for"),
+    ]
+    return ", ".join(f"{plural(number, 'answer')} {kind}" for number, kind in kinds if number)
 
 
 def _took(status: Status) -> str | None:

@@ -85,8 +85,7 @@ def estimate(
         inquiry.begin(path, client=client, base_url=base_url, request=request)
         sample = inquiry.sample_size
         census = take_census(table, form, limit=limit, largest=max_batch_bytes, sample=sample, known=inquiry.known)
-    shares = [_share_of(model, census, inquiry, prices) for model in census.models]
-    return _put_together(table.label, census, shares, inquiry, limits)
+    return sum_up(table.label, census, inquiry, prices, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +104,17 @@ def _share_of(model: str, census: Census, inquiry: Inquiry, prices: PriceList) -
     total, off = prompts.total, prompts.total * prompts.margin
     tokens = Range(round(total), max(0, round(total - off)), round(total + off), round(total + off))
     return _Share(ModelEstimate(model, len(prompts.tokens), tokens, lengths.total, batch, live), prompts, cached)
+
+
+def sum_up(label: str, census: Census, inquiry: Inquiry, prices: PriceList, limits: Limits) -> Estimate:
+    """Put together what an input would send and cost.
+
+    Raises:
+        InputError: The API would refuse the requests.
+        ApiError: The API cannot be asked any more, and the inquiry needs it.
+    """
+    shares = [_share_of(model, census, inquiry, prices) for model in census.models]
+    return _put_together(label, census, shares, inquiry, limits)
 
 
 def _put_together(label: str, census: Census, shares: list[_Share], inquiry: Inquiry, limits: Limits) -> Estimate:

@@ -182,7 +182,7 @@ class Answers:
 
     def _lengths_of_job(self, job: JobRecord) -> list[Floats]:
         shards = self.store.ledger.own_shards(job.job_id)
-        collected = [shard.results_id for shard in shards if shard.results_id and shard.state == "collected"]
+        collected = [s.results_id for s in shards if s.results_id and s.state == "collected" and not s.asking]
         return [self._lengths_of(results_id) for results_id in collected]
 
     def _lengths_of(self, results_id: str) -> Floats:

@@ -29,7 +29,7 @@ from claude_pipeline.refusals import is_passing
 from claude_pipeline.reports import Note, report
 from claude_pipeline.rounds import advance, poll
 from claude_pipeline.sessions import Session, StorePath, existing_store
-from claude_pipeline.status import Status
+from claude_pipeline.status import JobState, Status
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.transport import make_client
 
@@ -253,16 +253,19 @@ class Job:
         return self.advance()
 
     def resume(self) -> Status:
-        """Go on after a block, or ask again the rows of an ended job that have no answer."""
+        """Go on after a block, or ask again the rows of an ended job that have no answer, or were to be asked again."""
         if self._settings.mode == "stream":
             raise InputError(f"{self.job_id} was streamed. Stream or submit the same again to ask what has no answer.")
         session = self._start_session()
         ledger = self._store.ledger
         for shard in ledger.shards(session.account, PLANNED, job_id=self.job_id):
             ledger.move(shard.shard, PLANNED, not_before=0.0, refusals=0, reason=None)
-        if self._record.state != "ended" or self._record.unanswered:
-            again = {"state": "planning", "reason": None, "unanswered": None, "ended_at": None}
-            ledger.move_job(self.job_id, ("blocked", "canceling", "ended"), **again)
+        record = self._record
+        if record.state != "ended" or record.unanswered or Settings.of(record).retries:
+            states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
+            # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
+            forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
+            ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten)
         return self.advance()
 
 

@@ -2,21 +2,25 @@
 
 A job's own shards hold results in the order of its input, so most of the join is a walk along both. Rows that are
 answered elsewhere (duplicates, other jobs' requests) are located by their claims, and brought into input order on
-disk in two sequential passes. Memory stays at a few batches of about 1 MB.
+disk in two sequential passes. Memory stays at a few batches of about 1 MB. Where rows were asked again, the answers of
+each asking are laid over those of the one before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import reduce
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import bool_array, int64_array, repeated, to_int64
 from claude_pipeline.prompts import ID_BYTES
-from claude_pipeline.records import JobRecord, Shard
+from claude_pipeline.records import MAX_AGAIN, JobRecord, Shard
 from claude_pipeline.shards import Rows
 from claude_pipeline.store import Store, open_parquet, row_bytes, rows_within
 from claude_pipeline.walking import ANSWER_SCHEMA, Piece, Walk, nulls, open_walk
@@ -34,17 +38,87 @@ def join(
 
     With `LINE_SCHEMA` the line that an answer came in comes along, unless the store keeps none.
     """
+    for _, batch, (first, *later) in _join(store, job, schema, _askings(store, job), columns=None):
+        yield batch, reduce(_lay_over, later, first)
+
+
+def join_asking(
+    store: Store, job: JobRecord, asking: int, columns: set[str], *, schema: pa.Schema = ANSWER_SCHEMA
+) -> Iterator[tuple[int, pa.RecordBatch, pa.RecordBatch]]:
+    """Yield these columns of the input in batches, each with the number of its first row and the answers of one asking.
+
+    Rows that were not asked then have null.
+    """
+    for first, batch, (answers,) in _join(store, job, schema, [asking], columns=sorted(columns)):
+        yield first, batch, answers
+
+
+def _askings(store: Store, job: JobRecord) -> list[int]:
+    """List which askings of a job there are; it may have been planned anew since the last one."""
+    own = {shard.asking for shard in store.ledger.own_shards(job.job_id)}
+    return [asking for asking in range(1 + MAX_AGAIN) if not asking or _has(store, job, own, asking)]
+
+
+def _has(store: Store, job: JobRecord, own: set[int], asking: int) -> bool:
+    return asking in own or store.foreign_path(job.job_id, asking=asking).exists()
+
+
+def _join(
+    store: Store, job: JobRecord, schema: pa.Schema, askings: Sequence[int], *, columns: list[str] | None
+) -> Iterator[tuple[int, pa.RecordBatch, list[pa.RecordBatch]]]:
+    """Yield the input in batches, each with the number of its first row and the answers of each asking."""
     with ExitStack() as stack:
         source = stack.enter_context(open_parquet(store.input_path(job.job_id)))
-        own = stack.enter_context(closing(_OwnAnswers(store, job, schema)))
-        step = rows_within(row_bytes(source) + own.row_bytes, size=_STEP_BYTES)
-        rows_a_bucket = rows_within(own.row_bytes or 1, size=_BUCKET_BYTES)
-        elsewhere = stack.enter_context(_elsewhere(store, job, schema, rows_a_bucket))
+        sides = [stack.enter_context(_open_side(store, job, schema, asking)) for asking in askings]
+        wanted = None if columns is None else set(columns)
+        step = rows_within(row_bytes(source, wanted) + sum(side.row_bytes for side in sides), size=_STEP_BYTES)
         first = 0
-        for batch in source.iter_batches(batch_size=step):
+        for batch in source.iter_batches(batch_size=step, columns=columns):
             stop = first + batch.num_rows
-            yield batch, _overlay([*own.until(stop), *elsewhere.between(first, stop)], first, stop, schema)
+            yield first, batch, [side.between(first, stop) for side in sides]
             first = stop
+
+
+class _Side(NamedTuple):
+    """The answers of one asking."""
+
+    own: "_OwnAnswers"
+    elsewhere: "_Elsewhere"
+
+    @property
+    def row_bytes(self) -> int:
+        return self.own.row_bytes
+
+    def between(self, first: int, stop: int) -> pa.RecordBatch:
+        """Return the answers of the rows from `first` to before `stop`; null where there are none."""
+        pieces = [*self.own.until(stop), *self.elsewhere.between(first, stop)]
+        return _overlay(pieces, first, stop, self.elsewhere.schema)
+
+
+@contextmanager
+def _open_side(store: Store, job: JobRecord, schema: pa.Schema, asking: int) -> Iterator[_Side]:
+    shards = [shard for shard in store.ledger.own_shards(job.job_id) if shard.asking == asking]
+    path = store.foreign_path(job.job_id, asking=asking)
+    with closing(_OwnAnswers(store, shards, schema)) as own:
+        rows_a_bucket = rows_within(own.row_bytes or 1, size=_BUCKET_BYTES)
+        with _elsewhere(store, job, path, schema, rows_a_bucket) as elsewhere:
+            yield _Side(own, elsewhere)
+
+
+def _lay_over(before: pa.RecordBatch, later: pa.RecordBatch) -> pa.RecordBatch:
+    """Take the later answer of a row where there is one, with what both have cost and how often both were tried."""
+    kinds = later.column("result_type").to_pylist()
+    if not any(kinds):
+        return before
+    rows = np.arange(len(kinds))
+    chosen = rows + len(kinds) * np.array([kind == "succeeded" for kind in kinds])
+    answers = pa.concat_batches([before, later]).take(int64_array(chosen))
+    was_asked = bool_array(np.array([kind is not None for kind in kinds]))
+    for name in ("cost_usd", "attempts"):
+        at = answers.schema.get_field_index(name)
+        both = pc.add(before.column(at), later.column(at))
+        answers = answers.set_column(at, answers.schema.field(at), pc.if_else(was_asked, both, before.column(at)))
+    return answers
 
 
 def _overlay(pieces: list[Piece], first: int, stop: int, schema: pa.Schema) -> pa.RecordBatch:
@@ -65,9 +139,9 @@ def _overlay(pieces: list[Piece], first: int, stop: int, schema: pa.Schema) -> p
 class _OwnAnswers:
     """The answers of a job's own shards, each open only while the walk passes its rows."""
 
-    def __init__(self, store: Store, job: JobRecord, schema: pa.Schema) -> None:
+    def __init__(self, store: Store, shards: Iterable[Shard], schema: pa.Schema) -> None:
         self._store, self._schema = store, schema
-        self._ahead = sorted(store.ledger.own_shards(job.job_id), key=lambda shard: shard.first_row, reverse=True)
+        self._ahead = sorted(shards, key=lambda shard: shard.first_row, reverse=True)
         self._open: dict[int, tuple[int, Walk, ExitStack]] = {}
         self.row_bytes = max((_result_bytes(store, shard, schema) for shard in self._ahead), default=0)
 
@@ -146,10 +220,9 @@ def _read_streams(path: Path, schema: pa.Schema) -> Piece:
 
 
 @contextmanager
-def _elsewhere(store: Store, job: JobRecord, schema: pa.Schema, rows_a_bucket: int) -> Iterator[_Elsewhere]:
+def _elsewhere(store: Store, job: JobRecord, path: Path, schema: pa.Schema, rows_a_bucket: int) -> Iterator[_Elsewhere]:
     with store.spool_folder() as folder:
         found = _Elsewhere(folder, max(rows_a_bucket, -(-job.rows // _BUCKETS)), schema)
-        path = store.foreign_path(job.job_id)
         if path.exists():
             for shard in _locate(store, job, path, folder, found):
                 _bring(store, store.ledger.shard(shard), folder, found)

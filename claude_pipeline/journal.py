@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.files import cannot_write
-from claude_pipeline.outcomes import Outcome
+from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
 from claude_pipeline.records import STREAMING, WANTING_JOBS, Shard
@@ -98,7 +98,7 @@ def end_stream(store: Store, shard: Shard) -> None:
 
 
 def _write_results(store: Store, shard: Shard, members: Members) -> Outcome:
-    outcome = Outcome()
+    outcome = Outcome(typed_by(Settings.of(store.ledger.planner_of(shard)).answers))
     stream_id = shard.stream_id or ""
     prices = PriceList(datetime.now(UTC), store=store.path, share=LIST_PRICE)
     with store.spool() as file, store.replacing(store.results_path(stream_id)) as path:

@@ -65,7 +65,7 @@ class Ledger(States):
         owner's to stream, and never planned: nobody may send it as a batch.
         """
         with self.transaction():
-            shard = self._insert_shard(job.job_id, job.account, members, attempt)
+            shard = self._insert_shard(job, members, attempt)
             if stream_id is not None:
                 until = self.now() + LEASE_SECONDS
                 self.move(shard, PLANNED, state="streaming", stream_id=stream_id, owner=owner, lease_until=until)
@@ -79,11 +79,11 @@ class Ledger(States):
                 self._delete_shard(shard)
         return members
 
-    def _insert_shard(self, job_id: str, account: int, members: Members, attempt: int) -> int:
+    def _insert_shard(self, of: JobRecord | Shard, members: Members, attempt: int) -> int:
         ((shard,),) = self._database.rows(
-            "INSERT INTO shards (account, job_id, state, attempt, requests, first_row, last_row)"
-            " VALUES (?, ?, 'planned', ?, ?, ?, ?) RETURNING shard",
-            (account, job_id, attempt, len(members), int(members.rows[0]), int(members.rows[-1])),
+            "INSERT INTO shards (account, job_id, state, asking, attempt, requests, first_row, last_row)"
+            " VALUES (?, ?, 'planned', ?, ?, ?, ?, ?) RETURNING shard",
+            (of.account, of.job_id, of.asking, attempt, len(members), int(members.rows[0]), int(members.rows[-1])),
         )
         parameters = (shard, members.addresses, members.rows.tobytes())
         self._database.run("INSERT INTO members VALUES (?, ?, ?)", parameters)
@@ -147,7 +147,7 @@ class Ledger(States):
     ) -> int:
         """Move requests of a shard to a further one, which inherits its waiters; return its number."""
         moved = members.pick(positions)
-        retry = self._insert_shard(shard.job_id, shard.account, moved, attempt)
+        retry = self._insert_shard(shard, moved, attempt)
         self.move(retry, PLANNED, missing_from=missing_from or shard.missing_from)
         self._database.run_many(
             "UPDATE claims SET shard = ?, position = ? WHERE account = ? AND address = ?",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
+from claude_pipeline.derived import AnswerOptions, Derived
 from claude_pipeline.records import FAILED
 from claude_pipeline.results import Decoded, Verdict
 from claude_pipeline.status import total_usd
@@ -18,12 +19,29 @@ _TOKENS = {
     "cache_write_tokens": "cache_creation_input_tokens",
 }
 
+# Answers that are paid and may be of no use, and how they stopped.
+_FLAGGED = {"truncated": "max_tokens", "refused": "refusal", "paused": "pause_turn"}
+
+
+def typed_by(answers: AnswerOptions) -> Derived | None:
+    """Return what types answers, if they have to fit something."""
+    return Derived(answers) if answers.output_schema or answers.tool_schema else None
+
 
 @dataclass(slots=True)
 class Outcome:
-    """What a shard came to: `unanswered` says for a position what it came to instead, and the verdict on that."""
+    """What a shard came to.
 
+    Attributes:
+        typed: What types its answers, if they have to fit something.
+        misfits: Answers that do not.
+        unanswered: For a position, what it came to instead of an answer, and the verdict on that.
+    """
+
+    typed: Derived | None = None
     tallies: Counter[str] = field(default_factory=Counter)
+    stop_reasons: Counter[str] = field(default_factory=Counter)
+    misfits: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     cost_usd: float | None = 0.0
     cache_saved_usd: float | None = 0.0
@@ -34,11 +52,14 @@ class Outcome:
         """Count a run of results whose first stands at a position of the shard."""
         types = decoded.batch.column("result_type").to_pylist()
         self.tallies.update(types)
+        self.stop_reasons.update(decoded.batch.column("stop_reason").to_pylist())
         for position, (verdict, result_type) in enumerate(zip(decoded.verdicts, types, strict=True), first):
             if verdict != "succeeded":
                 self.unanswered[position] = result_type, verdict
             if verdict == "account":
                 self.account_message = decoded.batch.column("error_message")[position - first].as_py()
+        if self.typed:
+            self.misfits += sum(error is not None for error in self.typed.derive(decoded.batch).errors)
         self._add_usage(decoded)
 
     def positions(self, verdict: Verdict) -> list[int]:
@@ -57,5 +78,7 @@ class Outcome:
         """Return what the ledger records of a shard that is done, whose requests at `failed` get no answer."""
         left = Counter(failed.values())
         tallies = {"succeeded": self.tallies["succeeded"], **{kind: left[kind] for kind in FAILED}}
+        tallies |= {column: self.stop_reasons[reason] for column, reason in _FLAGGED.items()}
+        tallies["misfits"] = self.misfits
         usd = {"cost_usd": self.cost_usd, "cache_saved_usd": self.cache_saved_usd}
         return {"state": "collected", "owner": None, "reason": None, **tallies, **self.tokens, **usd}

@@ -39,17 +39,29 @@ _EXACT_FLOATS = 1 << 53
 _BETA = re.compile(r"[!-+\--~]+")  # what may stand in a header, but for space and comma
 
 
-class ParamSlot(msgspec.Struct, frozen=True, tag="param"):
+_LIMIT = re.compile(rb'"max_tokens":([0-9]+),')
+
+
+def raise_limit(members: bytes, times: int) -> tuple[bytes, bool]:
+    """Multiply the first `max_tokens` among members written as JSON; tell whether there is one."""
+    raised, found = _LIMIT.subn(lambda limit: b'"max_tokens":%d,' % (int(limit[1]) * times), members, count=1)
+    return raised, found > 0
+
+
+# What was written before there was a factor stays as it is, and with it the ids of jobs.
+class ParamSlot(msgspec.Struct, frozen=True, tag="param", omit_defaults=True):
     """Where a row's own value of a parameter goes, as `"key":value,`.
 
     Attributes:
         default: The whole member as JSON with its comma, for rows whose value is null; None if the row then cannot
             be sent; empty if the parameter is then left out.
+        times: What a row's own `max_tokens` is multiplied with.
     """
 
     key: str
     column: str
     default: bytes | None
+    times: int = 1
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -69,6 +81,11 @@ class ParamSlot(msgspec.Struct, frozen=True, tag="param"):
         expected = _find_type_fault(self.key, plain_type(kind))
         if expected:
             raise InputError(f"Column {self.column!r} of {source} is {kind}, but {self.key} {expected}. Convert it.")
+
+    def raised(self, times: int) -> "ParamSlot":
+        """Return the slot of a limit so many times as large."""
+        default = self.default and raise_limit(self.default, times)[0]
+        return msgspec.structs.replace(self, default=default, times=times)
 
     def fill(self, batch: pa.RecordBatch) -> Iterator[Cell]:
         """Yield each row's member, or why the row has none; an empty text is null, for a CSV has no other."""
@@ -90,8 +107,8 @@ class ParamSlot(msgspec.Struct, frozen=True, tag="param"):
                 value = parse_json(cell)
         # pandas makes floats of integers as soon as one is null.
         if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_FLOATS:
-            return int(value)
-        return value
+            value = int(value)
+        return value * self.times if self.times > 1 and isinstance(value, int) else value
 
     def _write(self, member: bytes, value: object) -> Cell:
         way_out = _find_fault(self.key, value)

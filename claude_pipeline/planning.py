@@ -20,7 +20,8 @@ from claude_pipeline.errors import InputError
 from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.prompts import ID_BYTES, Request, RequestForm
-from claude_pipeline.records import PLANNING, Claim, JobRecord
+from claude_pipeline.records import MAX_AGAIN, PLANNING, Claim, JobRecord
+from claude_pipeline.retrying import NO_RETRIES, Retries, Retrying
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder, too_large
 from claude_pipeline.store import Store, read_batches
 from claude_pipeline.unsent import Unsent, name_row
@@ -36,6 +37,8 @@ FOREIGN_SCHEMA = pa.schema(
 )
 _WRITE_ROWS = 65_536
 _PORTION_BYTES = 8_000_000
+
+_Placed = tuple[int, Request | Unsendable]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -64,11 +67,17 @@ class Settings(msgspec.Struct, frozen=True):
     limits: Limits
     answers: AnswerOptions = PLAIN
     mode: Mode = "batch"
+    retries: Retries = NO_RETRIES
 
     @classmethod
     def of(cls, job: JobRecord) -> "Settings":
         """Read the settings of a job."""
         return msgspec.json.decode(job.settings, type=cls)
+
+    @property
+    def columns(self) -> set[str]:
+        """Name the columns that planning reads: those of requests, and the one that names rows."""
+        return self.form.columns | ({self.id_column} if self.id_column else set())
 
 
 def check_limits(limits: Limits) -> None:
@@ -111,7 +120,7 @@ def plan(store: Store, job: JobRecord, *, owner: str) -> None:
         return
     with renewed(lambda: ledger.renew_job(job.job_id, owner=owner)), suppress(LeaseLostError):
         try:
-            counts = _plan(store, job, owner=owner)
+            counts = _plan(store, ledger.job(job.job_id) or job, owner=owner)  # it may be at another asking by now
             ledger.move_job(job.job_id, PLANNING, owned_by=owner, state="in_progress", owner=None, **counts)
         finally:
             ledger.move_job(job.job_id, PLANNING, owned_by=owner, owner=None)
@@ -127,13 +136,25 @@ def give_up_planning(store: Store, job: JobRecord) -> None:
 def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, object]:
     with _noting(store, job) as notes:
         planner = _Planner(store.ledger, job, notes, owner=owner)
-        path = store.input_path(job.job_id)
-        for first, batch in read_batches(path, planner.columns):
-            planner.plan_batch(first, batch)
+        for first, batch, requests in _requests(store, job):
+            planner.plan_batch(first, batch, requests)
         planner.plan_shard()
         notes.write()
         planner.hold()
-    return {**planner.counts, "refusals": planner.refusals()}
+    if not job.asking:
+        return {**planner.counts, "refusals": planner.refusals()}
+    return {} if any(planner.counts.values()) else {"asking": MAX_AGAIN}
+
+
+def _requests(store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatch, Iterator[_Placed]]]:
+    """Yield the input in batches, each with the number of its first row and what rows of it are asked."""
+    settings = Settings.of(job)
+    form, columns = settings.form, settings.columns
+    if job.asking:
+        yield from Retrying(form, settings.answers, settings.retries, columns).batches(store, job)
+        return
+    for first, batch in read_batches(store.input_path(job.job_id), columns):
+        yield first, batch, enumerate(form.render(batch), first)
 
 
 class _Notes:
@@ -157,23 +178,25 @@ class _Notes:
 @contextmanager
 def _noting(store: Store, job: JobRecord) -> Iterator[_Notes]:
     with (
-        store.replacing(store.foreign_path(job.job_id)) as path,
+        store.replacing(store.foreign_path(job.job_id, asking=job.asking)) as path,
         pq.ParquetWriter(path, FOREIGN_SCHEMA, compression="zstd") as writer,
     ):
         yield _Notes(writer)
 
 
-def _portions(requests: Iterable[Request | Unsendable], first: int) -> Iterator[tuple[int, list[Request | Unsendable]]]:
-    """Yield requests of up to about 8 MB together, since files that rows name may be large, with their first row."""
-    portion: list[Request | Unsendable] = []
+def _portions(requests: Iterable[_Placed]) -> Iterator[list[_Placed]]:
+    """Yield requests of up to about 8 MB together, since files that rows name may be large."""
+    portion: list[_Placed] = []
     size = 0
-    for request in requests:
-        portion.append(request)
+    for placed in requests:
+        portion.append(placed)
+        _, request = placed
         size += len(request.params) if isinstance(request, Request) else 0
         if size >= _PORTION_BYTES:
-            yield first, portion
-            first, portion, size = first + len(portion), [], 0
-    yield first, portion
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 class _Planner:
@@ -181,8 +204,7 @@ class _Planner:
 
     def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes, *, owner: str) -> None:
         settings = Settings.of(job)
-        self._form, self._id_column = settings.form, settings.id_column
-        self.columns = settings.form.columns | ({settings.id_column} if settings.id_column else set())
+        self._id_column = settings.id_column
         self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
         self._unsent = Unsent()
         self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
@@ -193,8 +215,10 @@ class _Planner:
         first = 1 if limits.prime_cache and not own else largest
         self._builder = ShardBuilder(max_requests=first, max_bytes=limits.max_batch_bytes)
         self._largest = largest
-        self._asked = np.unique(np.concatenate([ledger.members(s.shard).rows for s in own])) if own else np.empty(0)
         self._own = {shard.shard for shard in own}
+        self._now = {shard.shard for shard in own if shard.asking == job.asking}
+        asked = [ledger.members(shard).rows for shard in self._now]
+        self._asked = np.unique(np.concatenate(asked)) if asked else np.empty(0)
         self._known: dict[bytes, Claim] = {}
         self._first = 0
         self._batch: pa.RecordBatch = None
@@ -208,16 +232,16 @@ class _Planner:
         """Say why rows cannot be sent, how many each, and of each the first."""
         return msgspec.json.encode(self._unsent.refusals).decode()
 
-    def plan_batch(self, first: int, batch: pa.RecordBatch) -> None:
-        """Place the requests of consecutive rows."""
+    def plan_batch(self, first: int, batch: pa.RecordBatch, requests: Iterable[_Placed]) -> None:
+        """Place the requests of rows in a batch, which begins with row `first`."""
         self._first, self._batch = first, batch
-        for row, requests in _portions(self._form.render(batch), first):
-            self._place(row, requests)
+        for portion in _portions(requests):
+            self._place(portion)
 
-    def _place(self, first: int, requests: Sequence[Request | Unsendable]) -> None:
-        addresses = {r.address for r in requests if isinstance(r, Request) and r.address not in self._builder}
+    def _place(self, requests: Sequence[_Placed]) -> None:
+        addresses = {r.address for _, r in requests if isinstance(r, Request) and r.address not in self._builder}
         self._known = self._look_up(addresses)
-        for row, request in enumerate(requests, first):
+        for row, request in requests:
             if isinstance(request, Unsendable):
                 self._refuse(row, request)
             elif request.address in self._builder:
@@ -252,7 +276,7 @@ class _Planner:
     def _leave_claimed(self, row: int, address: bytes, claim: Claim) -> None:
         if claim.shard not in self._own:
             self._leave(row, address, "reused")
-        elif self._has_asked(row):
+        elif claim.shard in self._now and self._has_asked(row):
             self.counts["requests"] += 1
         else:
             self._leave(row, address, "duplicates")

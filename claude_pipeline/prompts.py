@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from claude_pipeline.conversations import MessagesSlot
 from claude_pipeline.media import MediaSlot
-from claude_pipeline.parameters import ParamSlot
+from claude_pipeline.parameters import ParamSlot, raise_limit
 from claude_pipeline.templates import Template
 from claude_pipeline.values import Cell, Unsendable, encode_text, read_texts, to_json
 
@@ -47,7 +47,8 @@ Slot = TextSlot | MediaSlot | MessagesSlot | ParamSlot
 Part = bytes | Slot
 
 
-class RequestForm(msgspec.Struct, frozen=True):
+# What was written before requests were asked again stays as it is, and with it the ids of jobs.
+class RequestForm(msgspec.Struct, frozen=True, omit_defaults=True):
     """What all requests of a job share, and the slots that a row fills.
 
     Attributes:
@@ -55,12 +56,14 @@ class RequestForm(msgspec.Struct, frozen=True):
         betas: The beta features that are asked for, sorted.
         salt_column: Where each row has a salt of its own.
         parts: The bytes of `params` in their order, with slots in between; the first part is bytes.
+        afresh: How many times the same was asked before; each has an address of its own.
     """
 
     header: bytes
     betas: tuple[str, ...]
     salt_column: str | None
     parts: tuple[Part, ...]
+    afresh: int = 0
 
     @property
     def columns(self) -> set[str]:
@@ -94,6 +97,11 @@ class RequestForm(msgspec.Struct, frozen=True):
         """Name the column of a parameter that rows bring along."""
         return next((part.column for part in self.parts if isinstance(part, ParamSlot) and part.key == key), None)
 
+    def again(self, *, doubled: int, afresh: int) -> "RequestForm":
+        """Return the form that asks the same with twice the limit so many times over, and afresh."""
+        parts = tuple(_raise_limit(self.parts, 2**doubled)) if doubled else self.parts
+        return msgspec.structs.replace(self, parts=parts, afresh=afresh)
+
     def render(self, batch: pa.RecordBatch) -> Iterator[Request | Unsendable]:
         """Yield each row's request, or why it has none. Errors: InputError for a value that is no text."""
         prefix, *rest = self.parts
@@ -115,11 +123,26 @@ class RequestForm(msgspec.Struct, frozen=True):
 
     def _begin(self, batch: pa.RecordBatch, prefix: bytes) -> Iterator[blake2b | Unsendable]:
         """Yield the hash of what comes before the first slot of each row: betas and salt, and the shared bytes."""
+        if self.afresh:
+            prefix = b"%d\n" % self.afresh + prefix
         if self.salt_column is None:
             yield from repeat(_hash(self.header + prefix), batch.num_rows)
             return
         for salt in read_texts(batch.column(self.salt_column), self.salt_column):
             yield salt if isinstance(salt, Unsendable) else _hash(address_header(self.betas, salt) + prefix)
+
+
+def _raise_limit(parts: Sequence[Part], times: int) -> Iterator[Part]:
+    """Multiply `max_tokens`: it stands where rows bring it along, or before all else that may hold such a name."""
+    done = any(isinstance(part, ParamSlot) and part.key == "max_tokens" for part in parts)
+    for part in parts:
+        if isinstance(part, ParamSlot) and part.key == "max_tokens":
+            yield part.raised(times)
+        elif isinstance(part, bytes) and not done:
+            raised, done = raise_limit(part, times)
+            yield raised
+        else:
+            yield part
 
 
 def address_header(betas: Sequence[str], salt: str | None) -> bytes:

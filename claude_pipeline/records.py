@@ -26,6 +26,9 @@ CANCELING: tuple[JobState, ...] = ("canceling",)
 OPEN_JOBS: tuple[JobState, ...] = ("planning", "in_progress", "canceling")
 WANTING_JOBS: tuple[JobState, ...] = ("planning", "in_progress")
 
+# How often a row is asked again whose answer was cut off or does not fit.
+MAX_AGAIN = 2
+
 # Why a claim's request has no answer; zero while it may still get one.
 FAILED = {"errored": 1, "canceled": 2, "expired": 3}
 
@@ -44,6 +47,7 @@ class JobRecord:
 
     Attributes:
         refusals: Why rows cannot be sent, as the JSON of `Refusal`s.
+        asking: Which asking of its rows is planned or awaited: 0 is the first, later ones ask some again.
     """
 
     job_id: str
@@ -61,6 +65,7 @@ class JobRecord:
     requests: int
     unanswered: int | None
     changes: int
+    asking: int
     owner: str | None
     lease_until: float | None
     created_at: float
@@ -73,6 +78,9 @@ class Shard:
     """A row of `shards`: what is or was sent as one Message Batch.
 
     Attributes:
+        asking: The asking of its job that planned it.
+        truncated: Answers that were cut off at `max_tokens`; `refused` and `paused` count those that ended so.
+        misfits: Answers that do not fit what its job asked for.
         cache_saved_usd: What caching saved, or cost where it is negative; None without a known price.
         reserved_usd: The most that its requests can cost, once a budget has asked for it; None if nobody knows.
         stream_id: What its results are called if it is streamed; it then has no batch.
@@ -83,6 +91,7 @@ class Shard:
     account: int
     job_id: str
     state: ShardState
+    asking: int
     attempt: int
     requests: int
     first_row: int
@@ -105,6 +114,10 @@ class Shard:
     errored: int
     canceled: int
     expired: int
+    truncated: int
+    refused: int
+    paused: int
+    misfits: int
     input_tokens: int
     output_tokens: int
     cache_read_tokens: int

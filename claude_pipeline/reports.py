@@ -1,10 +1,11 @@
 """A job's status, put together from the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from claude_pipeline.display import plural
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord, Shard, ShardState
@@ -43,7 +44,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         name=job.name,
         model=settings.model,
         state=job.state,
-        reason=job.reason or _reason(store, awaited, [note.words for note in told]),
+        reason=job.reason or _reason(store, job, awaited, [note.words for note in told]),
         rows=job.rows,
         skipped=job.skipped,
         invalid=job.invalid,
@@ -51,7 +52,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         duplicates=job.duplicates,
         reused=job.reused,
         requests=job.requests,
-        counts=_counts(own),
+        counts=_counts(shard for shard in own if not shard.asking),
         unanswered=job.unanswered,
         input_tokens=sum(shard.input_tokens for shard in own),
         output_tokens=sum(shard.output_tokens for shard in own),
@@ -65,6 +66,11 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         created_at=job.created_at,
         submitted_at=job.submitted_at,
         ended_at=job.ended_at,
+        again=_counts(shard for shard in own if shard.asking),
+        truncated=sum(shard.truncated for shard in own),
+        refused=sum(shard.refused for shard in own),
+        paused=sum(shard.paused for shard in own),
+        misfits=sum(shard.misfits for shard in own),
     )
 
 
@@ -91,7 +97,8 @@ def _is_left_behind(store: Store, shard: Shard) -> bool:
     return shard.state in {"uploading", "submitting", "streaming"} and store.ledger.is_abandoned(shard)
 
 
-def _counts(own: Sequence[Shard]) -> RequestCounts:
+def _counts(shards: Iterable[Shard]) -> RequestCounts:
+    own = list(shards)
     waiting = sum(shard.requests for shard in own if shard.state in _WAITING)
     collected = [shard for shard in own if shard.state == "collected"]
     return RequestCounts(
@@ -112,8 +119,9 @@ def _saved(job: JobRecord, form: RequestForm, own: Sequence[Shard], awaited: Seq
     others = [shard for shard in awaited if shard.job_id != job.job_id]
     batches = _cost([shard for shard in own if shard.batch_id])
     return Saved(
-        duplicates_usd=_would_have_cost(job.duplicates, own),
-        reused_usd=_would_have_cost(job.reused, others),
+        # What was asked again has made rows dearer, and not more.
+        duplicates_usd=_would_have_cost(job.duplicates, _cost(own), _counts(s for s in own if not s.asking).finished),
+        reused_usd=_would_have_cost(job.reused, _cost(others), _counts(others).finished),
         caching_usd=total_usd(shard.cache_saved_usd for shard in own),
         batch_usd=None if batches and _may_search(form) else batches,  # a batch costs half: it saves what it costs
     )
@@ -124,11 +132,9 @@ def _may_search(form: RequestForm) -> bool:
     return form.column_of("tools") is not None or any(_SEARCH_TOOL in part for part in fixed)
 
 
-def _would_have_cost(rows: int, shards: Sequence[Shard]) -> float | None:
+def _would_have_cost(rows: int, cost: float | None, finished: int) -> float | None:
     """Take each row for the mean of the requests that have come to a result, of which not all were answered."""
-    finished = _counts(shards).finished
-    cost = _cost(shards) if rows and finished else 0.0
-    return cost and cost * rows / finished
+    return cost and cost * rows / finished if rows and finished else 0.0
 
 
 def _batch(shard: Shard) -> BatchStatus:
@@ -142,10 +148,13 @@ def _batch(shard: Shard) -> BatchStatus:
     )
 
 
-def _reason(store: Store, awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
+def _reason(store: Store, job: JobRecord, awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
     told = [*notes, *(shard.reason for shard in awaited if shard.reason and shard.state != "collected")]
     if told:
         return " ".join(dict.fromkeys(told))
+    again = sum(shard.requests for shard in awaited if job.asking and shard.state != "collected")
+    if again:
+        return f"Asking again, because answers were cut off or do not fit: {plural(again, 'request')}."
     planned = [shard for shard in awaited if shard.state == "planned"]
     if planned and not any(finds_cache(store, shard) for shard in planned):
         return f"{len(planned)} of {len(awaited)} batches wait for the first one, which fills the cache."

@@ -82,7 +82,9 @@ def _check_cost(store: Store, session: Session, settings: Settings, estimated: C
 
 
 def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> str:
-    parts = [account, name, digest, settings.prefix, settings.form]
+    parts: list[object] = [account, name, digest, settings.prefix, settings.form]
+    if settings.retries:
+        parts.append(settings.retries)
     if settings.mode == "stream":  # a job of its own: whoever submits the same sends what it has no answer to
         parts.append(settings.mode)
     address = blake2b(msgspec.json.encode(parts), digest_size=10).digest()

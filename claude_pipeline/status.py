@@ -10,7 +10,7 @@ ProcessingStatus = Literal["in_progress", "canceling", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class RequestCounts:
-    """Tally a job's own requests, each once, by where its latest attempt stands."""
+    """Tally requests, each once, by where its latest attempt stands."""
 
     waiting: int = 0
     processing: int = 0
@@ -23,6 +23,11 @@ class RequestCounts:
     def finished(self) -> int:
         """How many will not change any more."""
         return self.succeeded + self.errored + self.canceled + self.expired
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.waiting + self.processing + self.finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Status:
         duplicates: Rows that share the request of an earlier row.
         reused: Rows whose request another job of this store has asked.
         requests: Distinct requests that this job asks itself.
+        counts: Where these stand.
         unanswered: Rows that could have been answered and were not; None until the job has ended.
         input_tokens: Tokens of its own prompts that no cache took part in.
         cache_read_tokens: Tokens of its own prompts that came from the prompt cache.
@@ -107,6 +113,11 @@ class Status:
         created_at: Seconds since the epoch.
         submitted_at: Of the last submit of this same job; seconds since the epoch.
         ended_at: Seconds since the epoch.
+        again: Where further requests stand, which ask again what was cut off or did not fit.
+        truncated: Answers to its own requests, of all askings, that were cut off at `max_tokens`.
+        refused: Those that Claude refused to give.
+        paused: Those that stopped in the middle of a turn (`pause_turn`).
+        misfits: Those that do not fit the schema that they were asked for.
     """
 
     job_id: str
@@ -135,6 +146,11 @@ class Status:
     created_at: float
     submitted_at: float
     ended_at: float | None
+    again: RequestCounts = RequestCounts()
+    truncated: int = 0
+    refused: int = 0
+    paused: int = 0
+    misfits: int = 0
 
     @property
     def prompt_tokens(self) -> int:

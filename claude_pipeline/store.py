@@ -3,6 +3,7 @@
 <store>/ledger.sqlite
 <store>/jobs/<job_id>/input.parquet    the input as submitted
 <store>/jobs/<job_id>/foreign.parquet  rows that no shard of the job answers: another's request, or why none
+<store>/jobs/<job_id>/foreign-1.parquet  the same of rows that are asked again, and -2 of those asked once more
 <store>/results/<batch_id>.parquet     one row a request, in the shard's order; for a streamed one <stream_id>.parquet
 <store>/results/<stream_id>.jsonl      what is answered while it streams
 """
@@ -60,9 +61,9 @@ class Store:
         """Return where a job's input lies."""
         return self.path / "jobs" / job_id / "input.parquet"
 
-    def foreign_path(self, job_id: str) -> Path:
-        """Return where a job keeps the rows that it does not ask itself."""
-        return self.path / "jobs" / job_id / "foreign.parquet"
+    def foreign_path(self, job_id: str, *, asking: int = 0) -> Path:
+        """Return where a job keeps the rows that it does not ask itself, in the first asking or a later one."""
+        return self.path / "jobs" / job_id / (f"foreign-{asking}.parquet" if asking else "foreign.parquet")
 
     def results_path(self, results_id: str) -> Path:
         """Return where the results of a batch or a stream lie."""

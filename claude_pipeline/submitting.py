@@ -18,6 +18,7 @@ from claude_pipeline.jobs import Job
 from claude_pipeline.outputs import check_columns
 from claude_pipeline.parameters import check_params
 from claude_pipeline.planning import Limits, Mode, Settings, check_limits
+from claude_pipeline.retrying import Retry, read_retries
 from claude_pipeline.schemas import read_schema
 from claude_pipeline.sessions import Session, StorePath
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
@@ -35,6 +36,8 @@ class SubmitOptions(RequestOptions, total=False):
     """What `submit` takes of requests and batches, for those who hand it on; see `submit`."""
 
     content: Content | None
+    on_invalid: Retry | None
+    on_truncated: Retry | None
     id_column: str | None
     prefix: str
     limit: int | None
@@ -66,6 +69,8 @@ def submit(
     cache: Cache | None = None,
     output_schema: object = None,
     content: Content | None = None,
+    on_invalid: Retry | None = None,
+    on_truncated: Retry | None = None,
     prime_cache: bool = False,
     fill_null: str | None = None,
     salt: str | None = None,
@@ -112,6 +117,8 @@ def submit(
             `{"sentiment": "positive|negative", "score": float}` or the same as text. Its properties become typed
             columns.
         content: "json" adds a column `content` with all blocks of an answer.
+        on_invalid: "retry" asks rows whose answer does not fit the schema again, at most twice, and pays for each.
+        on_truncated: "retry" does the same with rows whose answer was cut off, with twice the `max_tokens` each time.
         prime_cache: Send one request ahead, so that the others find the cache filled.
         fill_null: What stands for a null in a field. Without it a row with a null is not sent.
         salt: Any text; another one asks the same requests afresh.
@@ -159,7 +166,7 @@ def submit(
         "salt": salt,
         "salt_column": salt_column,
     }
-    asked = Asked(request, content=content, id_column=id_column, prefix=prefix, name=name, limits=limits)
+    asked = Asked(request, limits, content, on_invalid, on_truncated, id_column, prefix, name)
     job = begin(source, asked, store=store, base_url=base_url, client=client, limit=limit, preflight=preflight)
     job.advance()
     return job
@@ -172,6 +179,8 @@ class Asked:
     request: RequestOptions
     limits: Limits
     content: Content | None = None
+    on_invalid: Retry | None = None
+    on_truncated: Retry | None = None
     id_column: str | None = None
     prefix: str = ""
     name: str | None = None
@@ -195,8 +204,9 @@ class Asked:
         check_columns(taken.schema, form, prefix=self.prefix, source=taken.label, answers=answers)
         _check_id_column(taken, self.id_column)
         model = request.get("model") or f"{{{columns['model']}}}"
+        retries = read_retries(on_invalid=self.on_invalid, on_truncated=self.on_truncated, answers=answers)
         return Settings(
-            taken.label, form, model, self.id_column, self.prefix, place, self.limits, answers, mode=self.mode
+            taken.label, form, model, self.id_column, self.prefix, place, self.limits, answers, self.mode, retries
         )
 
 

@@ -61,6 +61,27 @@ def test_a_change_of_prompt_shows_the_rows_that_are_answered_otherwise(answered)
     assert found.to_pandas()["response_b"].tolist() == ["two more"]
 
 
+@pytest.mark.parametrize("more", [[], [{"name": "other", "input_schema": {"type": "object"}}]])
+def test_answers_that_call_tools_are_compared_with_their_calls(store, more):
+    """With one tool its input is typed, with two it is JSON text."""
+    fields = {"day": {"type": "string", "format": "date"}, "n": {"type": "integer"}}
+    tools = [{"name": "rate", "input_schema": {"type": "object", "properties": fields}}, *more]
+
+    def answer(params):
+        number = 1 if "same" in json.dumps(params["messages"]) else params["max_tokens"]
+        given = {"day": "2026-11-28", "n": number}
+        return [{"type": "tool_use", "id": "toolu_1", "name": "rate", "input": given}]
+
+    with cp.Sandbox(answer=answer) as server:
+        jobs = [
+            end(submit_to(server, ["same", "other"], store=store, max_tokens=limit, params={"tools": tools}))
+            for limit in (20, 30)
+        ]
+    found = cp.compare(*jobs)
+    call = '{"name": "rate", "input": {"day": "2026-11-28", "n": %d}}'
+    assert found.rows.to_pydict() == {"row": [1], "response_a": [call % 20], "response_b": [call % 30]}
+
+
 def test_a_change_of_model_shows_what_it_costs(answered):
     a, b = answered(TEXTS), answered(TEXTS, model="claude-opus-5-5")
     found = cp.compare(a, b)

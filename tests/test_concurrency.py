@@ -80,6 +80,17 @@ def test_the_same_submit_by_several_processes_is_one_job(workers, server, tmp_pa
     assert_each_accepted_once(server, distinct=90)
 
 
+def test_the_same_submit_by_several_processes_asks_again_once(workers, server, tmp_path):
+    lengths = [*range(1, 60), *range(1, 60, 7)]  # 5 characters each, where 64 are allowed at first and 256 at last
+    same = pa.table({"text": [f"{length:04}x" * length for length in lengths]})
+    answered = run_all(workers, server, tmp_path, [same] * PROCESSES, max_batch_requests=9, on_truncated="retry")
+    for rows in answered:
+        assert rows["response"].to_pylist() == [text[:256] for text in rows["text"].to_pylist()]
+    assert len(cp.list_jobs(store=tmp_path / "store")) == 1
+    assert_each_accepted_once(server, distinct=59 + 47 + 34)
+    assert sum(cost > 0 for cost in answered[0]["cost_usd"].to_pylist()) == 59
+
+
 def test_reversed_tables_end_in_two_whole_jobs(workers, server, tmp_path):
     tables = [table(*range(80)), table(*reversed(range(80)))]
     assert_all_answered(run_all(workers, server, tmp_path, tables, max_batch_requests=9))

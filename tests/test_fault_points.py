@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,25 @@ from forking import Workers
 import claude_pipeline as cp
 
 AT_ONCE = 4
-TABLE = pa.table({"text": ["Prompt 0", "Fails once", "Prompt 1", "Prompt 0", None]})
-DISTINCT, RETRIES, BATCHES = 3, 1, 3
 LEASE = 0.5
+
+
+@dataclass(frozen=True)
+class Task:
+    """A table to be answered, and what that takes: distinct requests, of which some are sent twice, and batches."""
+
+    prompts: list[str | None]
+    distinct: int
+    retries: int
+    batches: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+PLAIN = Task(["Prompt 0", "Fails once", "Prompt 1", "Prompt 0", None], distinct=3, retries=1, batches=3)
+LONG, LONGER = "long " * 20, "longer " * 30  # 25 and 52 tokens, where 16 are allowed
+BOTH = {"output_schema": "a: int", "on_invalid": "retry", "on_truncated": "retry"}
+# Asked three times each, but for the last, which is right at once.
+AGAIN = Task(["Never fits", LONG, LONGER, LONG, '{"a": 1}'], distinct=10, retries=0, batches=6, options=BOTH)
 
 
 def echo(params):
@@ -34,13 +51,15 @@ def fail_once(_custom_id, params, attempt):
 class Place:
     """A sandbox, a store and an input of their own, and the command that is run there again and again."""
 
-    def __init__(self, folder: Path, workers: Workers, server: cp.Sandbox) -> None:
+    def __init__(self, folder: Path, workers: Workers, server: cp.Sandbox, task: Task) -> None:
         folder.mkdir()
+        self.task = task
         self.store, self.out, self.server, self._workers = folder / "store", folder / "out.parquet", server, workers
         source = folder / "in.parquet"
-        pq.write_table(TABLE, source)
+        pq.write_table(pa.table({"text": task.prompts}), source)
         self._command: dict[str, Any] = {"url": server.url, "store": str(self.store), "source": str(source)}
         self._command |= {"out": str(self.out), "max_batch_requests": 2, "chunk": 150, "grace": 1.0}
+        self._command |= task.options
 
     def start(self, **work: Any) -> int:
         return self._workers.start(**(self._command | work))
@@ -82,23 +101,23 @@ class Place:
         self.store.mkdir(exist_ok=True)
         return closing(sqlite3.connect(self.store / "ledger.sqlite", timeout=0, isolation_level=None))
 
-    def assert_all_answered_once(self, *, retries: int = RETRIES) -> None:
+    def assert_all_answered_once(self, *, retries: int | None = None) -> None:
         table, usage = pq.read_table(self.out), self.server.usage()
         assert table["response"].to_pylist() == table["text"].to_pylist()
-        assert (usage["answers_billed"], usage["answers_billed_twice"]) == (DISTINCT, 0)
-        assert usage["requests_accepted"] <= DISTINCT + retries
+        assert (usage["answers_billed"], usage["answers_billed_twice"]) == (self.task.distinct, 0)
+        assert usage["requests_accepted"] <= self.task.distinct + (self.task.retries if retries is None else retries)
 
 
 class Scenario:
     """A run whose fault points are known: it can be brought to each of them, several at once."""
 
-    def __init__(self, folder: Path, workers: Workers, *, batch_seconds: float = 0.0) -> None:
-        self._folder, self._workers, self._batch_seconds = folder, workers, batch_seconds
+    def __init__(self, folder: Path, workers: Workers, *, task: Task = PLAIN, batch_seconds: float = 0.0) -> None:
+        self._folder, self._workers, self._task, self._batch_seconds = folder, workers, task, batch_seconds
 
     @contextmanager
     def place(self, name: object) -> Iterator[Place]:
         with cp.Sandbox(answer=echo, rows=fail_once, batch_seconds=self._batch_seconds) as server:
-            yield Place(self._folder / str(name), self._workers, server)
+            yield Place(self._folder / str(name), self._workers, server, self._task)
 
     def points(self, **work: Any) -> list[str]:
         path = self._folder / "points.json"
@@ -147,6 +166,29 @@ def test_a_run_killed_at_any_point_is_finished_by_the_next(tmp_path, workers):
     scenario.at_each(scenario.points(), kill_and_finish)
 
 
+def test_a_run_that_asks_again_is_finished_wherever_it_is_killed(tmp_path, workers):
+    def kill_and_finish(place: Place, number: int) -> None:
+        assert place.run(strike_at=number) == -signal.SIGKILL
+        assert place.run() == 0
+        place.assert_all_answered_once()
+
+    scenario = Scenario(tmp_path, workers, task=AGAIN)
+    points = scenario.points()
+    scenario.at_each(points, kill_and_finish, numbers=range(len(points) // 4, len(points) + 1, 6))
+
+
+def test_who_asks_again_at_the_same_time_finishes_wherever_another_is_killed(tmp_path, workers):
+    def kill_beside(place: Place, number: int) -> None:
+        other = place.start()
+        place.run(strike_at=number)
+        assert place.join(other) == 0
+        place.assert_all_answered_once()
+
+    scenario = Scenario(tmp_path, workers, task=AGAIN)
+    points = scenario.points()
+    scenario.at_each(points, kill_beside, numbers=range(len(points) // 4, len(points) + 1, 13))
+
+
 def test_a_run_that_cancels_and_resumes_is_finished_wherever_it_is_killed(tmp_path, workers):
     def kill_and_finish(place: Place, number: int) -> None:
         assert place.run(strike_at=number, does="cancel") in {
@@ -189,4 +231,4 @@ def test_a_run_frozen_past_its_lease_sends_nothing_twice_when_it_wakes(tmp_path,
     points = scenario.points()
     scenario.at_each(points, freeze_and_finish, numbers=range(3, len(points) + 1, 5))
     assert len(overtaken) > len(points) / 8
-    assert len(excepted) <= 2 * BATCHES  # just after the intent, and just before the last chunk
+    assert len(excepted) <= 2 * PLAIN.batches  # just after the intent, and just before the last chunk

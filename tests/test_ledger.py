@@ -427,6 +427,12 @@ FIRST_SETTINGS = {
 }
 
 
+LATER_COLUMNS_OF_SHARDS = (
+    *("cache_read_tokens", "cache_write_tokens", "cache_saved_usd", "reserved_usd", "stream_id"),
+    *("asking", "truncated", "refused", "paused", "misfits"),
+)
+
+
 def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_holds(tmp_path):
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path)
@@ -437,9 +443,10 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
         connection.execute("ALTER TABLE accounts DROP COLUMN polled_at")
         connection.execute("ALTER TABLE shards DROP COLUMN missing_from")
         connection.execute("ALTER TABLE shards DROP COLUMN api_ahead")
-        for column in ("cache_read_tokens", "cache_write_tokens", "cache_saved_usd", "reserved_usd", "stream_id"):
+        for column in LATER_COLUMNS_OF_SHARDS:
             connection.execute(f"ALTER TABLE shards DROP COLUMN {column}")
-        connection.execute("ALTER TABLE jobs DROP COLUMN refusals")
+        for column in ("refusals", "asking"):
+            connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("UPDATE jobs SET settings = ?", (json.dumps(FIRST_SETTINGS),))
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     connection.close()

@@ -13,6 +13,7 @@ from claude_pipeline.cli.options import Decorator, together
 
 if TYPE_CHECKING:
     from claude_pipeline.derived import Content  # loads Arrow
+    from claude_pipeline.retrying import Retry  # as above
 
 _EXAMPLE = "--prompt-column prompt, or --template 'Label: {text}'"
 
@@ -58,6 +59,8 @@ class Answers(TypedDict):
 class Settings(Requesting, Answers):
     """What `cp.submit` takes from the command line."""
 
+    on_invalid: "Retry | None"
+    on_truncated: "Retry | None"
     prime_cache: bool
     max_batch_requests: int
     max_batch_bytes: int
@@ -170,6 +173,10 @@ _ANSWERING: list[Decorator] = [
     click.option("--max-attempts", default=3, type=_AT_LEAST_ONE, metavar="N", help="Per row, default 3."),
 ]
 _BATCHING: list[Decorator] = [
+    click.option("--on-invalid", type=click.Choice(["retry"]), help="Ask again, and pay for, what does not fit."),
+    click.option(
+        "--on-truncated", type=click.Choice(["retry"]), help="The same with what was cut off, with twice the limit."
+    ),
     click.option("--prime-cache", is_flag=True, help="Send one request ahead to fill the cache."),
     click.option(
         "--max-batch-requests", default=100_000, type=_AT_LEAST_ONE, metavar="N", help="Per batch, default 100000."
