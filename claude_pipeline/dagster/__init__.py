@@ -1,7 +1,8 @@
 """Claude's Message Batches as Dagster assets: submit, sense, materialize."""
 
 from claude_pipeline.dagster.assets import build_batch_defs
+from claude_pipeline.dagster.checks import Checks
 from claude_pipeline.dagster.resource import ClaudeResource
 from claude_pipeline.dagster.sensor import automation_sensor
 
-__all__ = ["ClaudeResource", "automation_sensor", "build_batch_defs"]
+__all__ = ["Checks", "ClaudeResource", "automation_sensor", "build_batch_defs"]
