@@ -28,7 +28,15 @@ _RUNNING = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
-automation_sensor = dg.AutomationConditionSensorDefinition(
+
+class _SharedSensor(dg.AutomationConditionSensorDefinition):
+    """The one of a code location: a component would make a copy of it, and two of a name do not load."""
+
+    def with_attributes(self, **_attributes: Any) -> "_SharedSensor":  # noqa: ANN401  what a component notes on it
+        return self
+
+
+automation_sensor = _SharedSensor(
     "claude_automation",
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
