@@ -120,6 +120,17 @@ def test_a_backfill_in_a_single_run_submits_each_partition_and_each_lands_by_its
     assert sum(status.rows for status in cp.list_jobs(store=store)) == 4
 
 
+def test_a_run_of_several_partitions_leaves_their_answers_to_the_sensor(sandbox, locate):
+    single_run = dg.BackfillPolicy.single_run()
+    options = {"partitions_def": DAILY, "partition_column": "day", "backfill_policy": single_run}
+    location = locate(sandbox, build_labels(source=REVIEWS, **options))
+
+    run = location.materialize(**range_of(DAYS[0], DAYS[1]))
+
+    assert (run.success, set(run.materialized)) == (True, {"labels_batch"})
+    assert [request.partition_key for request in location.tick().run_requests] == [*DAYS[:2]]
+
+
 def test_a_single_run_takes_each_partition_of_what_an_io_manager_loads(tmp_path, sandbox, store):
     @dg.asset(partitions_def=DAILY)
     def reviews(context: dg.AssetExecutionContext):

@@ -39,7 +39,7 @@ def build_alert_defs(notify: Callable[[Alert], None], *, name: str = "claude_ale
                 body = json.dumps({"text": f"{alert.title}: {alert.text}"}).encode()
                 urlopen(Request(os.environ["WEBHOOK_URL"], body, {"Content-Type": "application/json"}))
 
-            defs = dg.Definitions.merge(labels, build_alert_defs(post))
+            defs = dg.Definitions.merge(build_batch_defs(...), build_alert_defs(post))
     """
 
     @dg.run_failure_sensor(name=f"{name}_of_runs", default_status=dg.DefaultSensorStatus.RUNNING)

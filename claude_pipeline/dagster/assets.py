@@ -87,14 +87,16 @@ def build_batch_defs(
             import dagster as dg
             from claude_pipeline.dagster import ClaudeResource, build_batch_defs
 
-            labels = build_batch_defs(
-                key="labels",
-                source="reviews.parquet",
-                template="Label the sentiment: {text}",
-                model="claude-haiku-4-5",
-                max_tokens=16,
+            defs = dg.Definitions.merge(
+                build_batch_defs(
+                    key="labels",
+                    source="reviews.parquet",
+                    template="Label the sentiment: {text}",
+                    model="claude-haiku-4-5",
+                    max_tokens=16,
+                ),
+                dg.Definitions(resources={"claude": ClaudeResource()}),
             )
-            defs = dg.Definitions.merge(labels, dg.Definitions(resources={"claude": ClaudeResource()}))
     """
     if (source is None) == (upstream is None):
         raise cp.InputError("build_batch_defs needs one of source= and upstream=, and only one.")
@@ -225,7 +227,11 @@ def _answers_asset(answers: Answers, options: Mapping[str, Any], step: Mapping[s
         name=key.to_python_identifier(), specs=[spec], check_specs=answers.checker.specs(), can_subset=True, **step
     )
     def collected(context: dg.AssetExecutionContext, claude: ClaudeResource) -> Iterator[Any]:
-        partition = context.partition_key if context.has_partition_key else None
+        partitions = [None] if answers.partitions_def is None else context.partition_keys
+        if len(partitions) > 1:
+            context.log.info("The sensor materializes these %d partitions, each when it has ended.", len(partitions))
+            return
+        (partition,) = partitions
         with in_words():
             status = answers.advance(context, claude, partition)
             result = answers.collect(status, claude, partition) if status.state == "ended" else None

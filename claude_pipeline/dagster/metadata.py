@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,9 @@ COLUMNS = {
     "tool_input": "What it calls the tool with.",
 }
 _PREVIEW_ROWS, _PREVIEW_COLUMNS = 5, 3
-_PREVIEW_WIDTHS = (60, 40, 30, 20, 10)
-_NAME_WIDTH = 30
+_PREVIEW_WIDTHS = (50, 40, 30, 20, 10)
+_PASSED_WIDTH = 12
+_NAME_WIDTH = 20
 _INLINE_CHARACTERS = 999  # longer Markdown hides behind a dialog
 _MARKUP = re.compile(r"[\\`*\[\]<>|]")  # an answer must not load pictures or move cells
 _ASKED = ("rows", "requests", "duplicates", "reused", "skipped", "invalid")
@@ -98,7 +99,7 @@ class Page:
             **_batch_links(status),
             **_elapsed(status),
             JOB_ID: status.job_id,
-            CHANGES: status.changes,
+            CHANGES: str(status.changes),  # no number, which the page would plot
         }
 
     @property
@@ -135,10 +136,12 @@ class Page:
         """Show the first rows as a Markdown table, in cells so narrow that the page needs no dialog for it."""
         rows = next(self.file.iter_batches(batch_size=_PREVIEW_ROWS)).to_pylist()
         passed = self.file.schema_arrow.names[: self._first_of_ours]
-        answer = self._typed or [f"{self.prefix}response"]
-        # The page cuts off what stands too far right.
-        shown = [*answer[:_PREVIEW_COLUMNS], *passed[:_PREVIEW_COLUMNS]][: _PREVIEW_COLUMNS + 1]
-        tables = (_markdown(shown, rows, width) for width in _PREVIEW_WIDTHS)
+        answers = (self._typed or [f"{self.prefix}response"])[:_PREVIEW_COLUMNS]
+        passed = passed[: _PREVIEW_COLUMNS - len(answers)]  # the page cuts off what stands too far right
+        tables = (
+            _markdown(dict.fromkeys(answers, width) | dict.fromkeys(passed, min(width, _PASSED_WIDTH)), rows)
+            for width in _PREVIEW_WIDTHS
+        )
         return next((table for table in tables if len(table) <= _INLINE_CHARACTERS), "")
 
     def _picture(self) -> dict[str, Any]:
@@ -185,10 +188,10 @@ def _fitting(lines: Sequence[str]) -> list[str]:
     return []
 
 
-def _markdown(names: list[str], rows: list[dict[str, Any]], width: int) -> str:
-    header = [_cell(name, _NAME_WIDTH) for name in names]
-    lines = [header, ["---"] * len(names), *([_cell(row[name], width) for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _markdown(widths: Mapping[str, int], rows: list[dict[str, Any]]) -> str:
+    header = [_cell(name, _NAME_WIDTH) for name in widths]
+    cells = ([_cell(row[name], width) for name, width in widths.items()] for row in rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *cells])
 
 
 def _cell(value: object, width: int) -> str:

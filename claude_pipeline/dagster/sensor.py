@@ -44,7 +44,7 @@ automation_sensor = _SharedSensor(
 )
 
 
-class Cursor(msgspec.Struct):
+class Cursor(msgspec.Struct, omit_defaults=True):
     """What a sensor remembers from tick to tick; without it a tick only takes longer, and repeats itself.
 
     Attributes:
@@ -168,7 +168,7 @@ class _Tick:
         materialization = latest_materialization(self._context.instance, self._answers.key, partition)
         metadata = materialization.metadata if materialization else {}
         said = {key: metadata[key].value for key in (JOB_ID, CHANGES) if key in metadata}
-        if said != {JOB_ID: status.job_id, CHANGES: status.changes}:
+        if said != {JOB_ID: status.job_id, CHANGES: str(status.changes)}:
             return False
         self._cursor.landed[partition or ""] = token
         return True
