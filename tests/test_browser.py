@@ -36,7 +36,7 @@ def test_materialize_all_is_one_click_and_the_answers_come_by_themselves(folder,
         expect(page.get_by_text("Materialized").nth(3)).to_be_visible(timeout=60_000)
         expect(page.get_by_text("Loading...")).to_have_count(0, timeout=60_000)
         page.screenshot(path=folder / "graph.png")
-        page.set_viewport_size({"width": 1500, "height": 1150})
+        page.set_viewport_size({"width": 1500, "height": 1250})
         page.goto(f"{dagster.url}/assets/summaries?view=overview")
         expect(page.get_by_text("claude/rows_succeeded")).to_be_visible(timeout=60_000)
         expect(page.get_by_text("These are sandbox answers")).to_be_visible()
@@ -46,6 +46,7 @@ def test_materialize_all_is_one_click_and_the_answers_come_by_themselves(folder,
         assert picture.evaluate("picture => picture.naturalWidth") == 240
         page.get_by_text("Columns", exact=True).click()
         page.mouse.move(0, 0)
+        page.wait_for_timeout(1_000)  # it folds slowly
         page.screenshot(path=folder / "answers.png")
         page.get_by_text("Plots", exact=True).click()
         expect(page.get_by_text("claude/cost_usd").first).to_be_visible(timeout=60_000)

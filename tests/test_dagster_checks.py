@@ -192,7 +192,7 @@ def test_answers_that_do_not_fit_the_schema_are_shown_with_what_is_wrong(locate)
     assert columns["score"] == "From 0 to 10."
     assert columns["response"] == "The text of the answer."
     assert columns["text"] is None
-    assert run.metadata()["preview"].startswith("| score | id | text |")
+    assert run.metadata()["preview"].startswith("| score | id |")
 
 
 @pytest.mark.parametrize(("budget", "passed"), [(1.0, True), (1e-9, False)])

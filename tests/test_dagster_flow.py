@@ -313,7 +313,7 @@ def test_the_columns_of_the_answers_may_have_a_prefix(sandbox, locate):
     said = location.materialize().metadata()
 
     assert said["claude/rows_succeeded"] == 6
-    assert "| claude_response | id | text |" in said["preview"]
+    assert "| claude_response | id |" in said["preview"]
 
 
 def test_a_key_may_have_several_parts(sandbox, locate):

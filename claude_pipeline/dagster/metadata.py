@@ -37,8 +37,8 @@ COLUMNS = {
     "tool_name": "The tool that the answer calls.",
     "tool_input": "What it calls the tool with.",
 }
-_PREVIEW_ROWS, _PREVIEW_COLUMNS = 5, 3
-_PREVIEW_WIDTHS = (50, 40, 30, 20, 10)
+_PREVIEW_ROWS, _PREVIEW_COLUMNS = 5, 2
+_PREVIEW_WIDTHS = (80, 60, 40, 20, 10)
 _PASSED_WIDTH = 12
 _NAME_WIDTH = 20
 _INLINE_CHARACTERS = 999  # longer Markdown hides behind a dialog
@@ -137,7 +137,7 @@ class Page:
         rows = next(self.file.iter_batches(batch_size=_PREVIEW_ROWS)).to_pylist()
         passed = self.file.schema_arrow.names[: self._first_of_ours]
         answers = (self._typed or [f"{self.prefix}response"])[:_PREVIEW_COLUMNS]
-        passed = passed[: _PREVIEW_COLUMNS - len(answers)]  # the page cuts off what stands too far right
+        passed = passed[:1]  # the page is narrow
         tables = (
             _markdown(dict.fromkeys(answers, width) | dict.fromkeys(passed, min(width, _PASSED_WIDTH)), rows)
             for width in _PREVIEW_WIDTHS
