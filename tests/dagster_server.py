@@ -18,7 +18,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 LOCATION = "claude_pipeline"
 QUIET = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 420  # of a machine that others use as well
 
 _LAUNCH = """mutation($job: String!, $location: String!) {
   launchRun(executionParams: {selector: {

@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_materialize_all_is_one_click_and_the_answers_come_by_themselves(folder, page):
     with dagster_dev(folder, batch_seconds=10) as dagster:
         page.goto(f"{dagster.url}/locations/claude_pipeline/asset-groups/standard_library")

@@ -11,7 +11,7 @@ def folder(tmp_path):
     stop_sandbox(tmp_path)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_submission_becomes_answers_although_web_server_daemon_and_code_server_are_killed_midway(folder):
     with dagster_dev(folder, batch_seconds=20) as before:
         before.launch("summaries_submit_job")

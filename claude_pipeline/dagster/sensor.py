@@ -141,6 +141,8 @@ class _Tick:
                 words.append(hindrance)
             elif self._deserves_a_run(status, requests):
                 requests.append(self._request(status))
+            else:
+                words.append(self._words(status))
         events = [*self._observations()]
         return dg.SensorResult(
             run_requests=requests,
@@ -231,7 +233,8 @@ class _Tick:
 
     def _words(self, status: "cp.Status") -> str:
         if status.state == "ended":
-            return f"{status.job_id} has ended, and its answers are materialized."
+            then = "are to be" if self._is_due(status) else "are"
+            return f"{status.job_id} has ended, and its answers {then} materialized."
         reason = " ".join(["", *filter(None, [status.reason]), *warnings_of(status, now=self._now)])
         if status.state == "blocked":
             return f"{status.job_id} is blocked:{reason} Once mended: {self._claude.resume_command(status.job_id)}"
