@@ -3,6 +3,7 @@
 PipelineError
 ├── InputError          the table, its columns, the template or the parameters
 │   ├── MissingColumnError
+│   ├── TooManyRowsError
 │   └── UnknownFieldError
 ├── OutputError         the place where answers should be written
 ├── CredentialsError    nobody to ask as
@@ -43,6 +44,16 @@ class UnknownFieldError(InputError):
         super().__init__(
             f"{what}'s field {{{field}}} is no column of {source}. It has: {', '.join(columns)}. "
             "Braces around anything but a bare name are text."
+        )
+
+
+class TooManyRowsError(InputError):
+    """A table is too large to be streamed."""
+
+    def __init__(self, *, source: str, rows: int, max_rows: int) -> None:
+        super().__init__(
+            f"{source} has {rows:,} rows, but max_rows is {max_rows:,}: nothing was asked. Submit it as a batch, at "
+            "half the price, or ask only its first rows with limit=."
         )
 
 

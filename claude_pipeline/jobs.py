@@ -79,6 +79,11 @@ class Job:
     def _settings(self) -> Settings:
         return Settings.of(self._record)
 
+    @property
+    def asked_columns(self) -> frozenset[str]:
+        """Name the columns of the input that its requests are made of."""
+        return frozenset(self._settings.form.columns)
+
     def _start_session(self) -> Session:
         if self._session is None:
             self._client = self._client or make_client(self._base_url or self._settings.base_url)

@@ -27,12 +27,25 @@ def advance(*, store: StorePath = None, base_url: str | None = None, client: "An
     return _over_open_jobs(Advance.run, store, base_url, client)
 
 
-def poll(*, store: StorePath = None, base_url: str | None = None, client: "Anthropic | None" = None) -> list[Status]:
+def poll(
+    *,
+    store: StorePath = None,
+    base_url: str | None = None,
+    client: "Anthropic | None" = None,
+    unless_polled_within: float = 0.0,
+) -> list[Status]:
     """Ask the API how the running batches of a store stand, with list calls alone; return how its open jobs do.
+
+    A poll by anybody in the last `unless_polled_within` seconds will do, so that one serves all who ask.
 
     Raises:
         ApiError: The API refuses the credentials; what is passing stands in the `reason` of a status instead.
     """
+    opened = existing_store(find_store(store))
+    jobs = opened.ledger.jobs(OPEN_JOBS) if opened and unless_polled_within else []
+    accounts = {job.account for job in jobs}
+    if opened and accounts and all(opened.ledger.is_polled(each, within=unless_polled_within) for each in accounts):
+        return [report(opened, job) for job in jobs]
     return _over_open_jobs(Advance.poll, store, base_url, client)
 
 
@@ -68,6 +81,8 @@ class _Look:
                 self._notes = [Note(f"{error} Trying again.")]
             else:
                 self.error = error
+        if self._account is not None and any(note.shard is None for note in self._notes):
+            store.ledger.forget_poll(self._account)  # who asks next should hear of it as well
 
     def _take(self, step: Callable[[Advance], None], client: "Anthropic") -> None:
         session = Session.start(self._store, client)

@@ -62,6 +62,15 @@ class States:
         sql = "UPDATE accounts SET polled_at = ? WHERE account = ? AND NOT (polled_at > ? AND polled_at <= ?)"
         return self._database.run(sql, (now, account, now - unless_within, now)) == 1
 
+    def is_polled(self, account: int, *, within: float) -> bool:
+        """Tell whether anybody has looked at an account's batches in the last so many seconds."""
+        ((polled_at,),) = self._database.rows("SELECT polled_at FROM accounts WHERE account = ?", (account,))
+        return 0 <= self.now() - float(polled_at) < within
+
+    def forget_poll(self, account: int) -> None:
+        """Note that a look at an account's batches came to nothing."""
+        self._database.run("UPDATE accounts SET polled_at = 0 WHERE account = ?", (account,))
+
     def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
         """Open a job that is still to be planned; one that exists takes the new settings and the time."""
         with self.transaction():

@@ -45,6 +45,7 @@ class StreamOptions(RequestOptions, total=False):
     id_column: str | None
     prefix: str
     limit: int | None
+    max_rows: int | None
     preflight: bool
     max_cost_usd: float | None
     max_attempts: int
@@ -100,6 +101,7 @@ def stream(
     id_column: str | None = None,
     prefix: str = "",
     limit: int | None = None,
+    max_rows: int | None = None,
     preflight: bool = True,
     name: str | None = None,
     store: StorePath = None,
@@ -128,6 +130,7 @@ def stream(
         id_column: A column that names rows in messages.
         prefix: Put before the names of the columns that are added to the job's table.
         limit: Ask only the first so many rows.
+        max_rows: Refuse a table of more rows.
         preflight: Show the first request to the free `count_tokens` endpoint before anything is asked.
         name: What to call the job in lists.
         store: The store, as for `submit`.
@@ -137,17 +140,27 @@ def stream(
 
     Raises:
         InputError: The table, the template or a parameter cannot become requests, or the API would refuse them.
+        TooManyRowsError: The table has more than `max_rows`.
         CredentialsError: There is no API key.
         ApiError: The API refuses the credentials, the account cannot pay, or there is no such model.
         StoreError: The store cannot be written.
     """
-    for option, value in (("max_concurrency", max_concurrency), ("limit", limit)):
+    for option, value in (("max_concurrency", max_concurrency), ("limit", limit), ("max_rows", max_rows)):
         if value is not None and value < 1:
             raise InputError(f"{option} is {value}. Pass 1 or more.")
     if not idle_timeout > 0:
         raise InputError(f"idle_timeout is {idle_timeout}. Pass seconds, such as 120.")
     limits = Limits(MAX_REQUESTS, MAX_BYTES, MAX_REQUESTS, max_attempts, max_cost_usd=max_cost_usd)
-    asked = Asked(request, limits, content=content, id_column=id_column, prefix=prefix, name=name, mode="stream")
+    asked = Asked(
+        request,
+        limits,
+        content=content,
+        id_column=id_column,
+        prefix=prefix,
+        name=name,
+        mode="stream",
+        max_rows=max_rows,
+    )
     job = begin(source, asked, store=store, base_url=base_url, client=client, limit=limit, preflight=preflight)
     run = _Run(job, size=max_concurrency, idle_timeout=idle_timeout, on_text=on_text, on_event=on_event)
     return Stream(job, _ordered(run.rows()) if in_order else run.rows())

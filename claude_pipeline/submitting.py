@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from claude_pipeline.caching import Block, Cache
 from claude_pipeline.derived import Content, answer_options
-from claude_pipeline.errors import InputError, MissingColumnError
+from claude_pipeline.errors import InputError, MissingColumnError, TooManyRowsError
 from claude_pipeline.estimating import estimate
 from claude_pipeline.forms import RequestOptions, build_form
 from claude_pipeline.jobs import Job
@@ -185,6 +185,7 @@ class Asked:
     prefix: str = ""
     name: str | None = None
     mode: Mode = "batch"
+    max_rows: int | None = None
 
     def settings(self, taken: Snapshot, place: str | None) -> Settings:
         """Fix it for a table.
@@ -231,6 +232,8 @@ def begin(
         opened = Store(find_store(store))
         taken = snapshot(table, opened.new_input_path(), limit=limit, mode=opened.file_mode)
     try:
+        if asked.max_rows is not None and taken.rows > asked.max_rows:
+            raise TooManyRowsError(source=taken.label, rows=taken.rows, max_rows=asked.max_rows)
         settings = asked.settings(taken, place)
         check_params(client, asked.request)
         session = Session.start(opened, client)

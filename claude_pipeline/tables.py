@@ -63,12 +63,14 @@ class Table:
             self.reader.close()
 
 
-def open_table(source: Source) -> Table:
-    """Open what a user may pass as input.
+def open_table(source: Source | Table) -> Table:
+    """Open what a user may pass as input; what is open already stays as it is.
 
     Raises:
         InputError: There is no such file, it cannot be read, files differ, or a column's name will not do.
     """
+    if isinstance(source, Table):
+        return source
     if isinstance(source, str | os.PathLike):
         return _open_files(_matches(source))
     if _is_dataframe(source):

@@ -1,34 +1,28 @@
-"""The definitions: a table, its submission, its answers, and what is made of them."""
+"""The definitions: a table, answers to it in several ways, what is made of them, and when."""
+
+from pathlib import Path
 
 import dagster as dg
 
-from claude_pipeline.dagster import build_batch_defs
-from claude_pipeline.demo import MAX_TOKENS, MODEL, TEMPLATE
+from dagster_defs import batches
 from dagster_defs.assets import documentation, longest_summaries
 from dagster_defs.resources import SampleClaudeResource
 
+nightly = dg.ScheduleDefinition(
+    name="summaries_nightly",
+    job_name="summaries_submit_job",
+    cron_schedule="0 2 * * *",
+    execution_timezone="UTC",
+)
+
 defs = dg.Definitions.merge(
-    build_batch_defs(
-        key="summaries",
-        upstream="documentation",
-        template=TEMPLATE,
-        model=MODEL,
-        max_tokens=MAX_TOKENS,
-        max_batch_requests=400,
-        group_name="standard_library",
-        minimum_interval_seconds=10,
-    ),
     dg.Definitions(
-        assets=[documentation, longest_summaries],
-        schedules=[
-            dg.ScheduleDefinition(
-                name="summaries_nightly",
-                job_name="summaries_submit_job",
-                cron_schedule="0 2 * * *",
-                execution_timezone="UTC",
-            )
-        ],
+        assets=[documentation, longest_summaries, batches.first_questions],
+        schedules=[nightly],
         resources={"claude": SampleClaudeResource()},
         executor=dg.in_process_executor,
     ),
+    batches.summaries,
+    batches.questions,
+    dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
 )

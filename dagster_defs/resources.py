@@ -22,10 +22,10 @@ class SampleClaudeResource(ClaudeResource):
     def _is_sandboxed(self) -> bool:
         return not (self.api_key or self.base_url or os.environ.get("ANTHROPIC_API_KEY"))
 
-    def client(self) -> "Anthropic":
+    def _connect(self) -> "Anthropic":
         """Return a client of the API, or of the sandbox that all processes on this store share."""
         if not self._is_sandboxed:
-            return super().client()
+            return super()._connect()
         seconds = float(os.environ.get("CLAUDE_PIPELINE_SANDBOX_SECONDS", BATCH_SECONDS))
         return cp.make_client(shared_sandbox(self.store_path() / "sandbox", batch_seconds=seconds), api_key="sandbox")
 

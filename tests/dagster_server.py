@@ -18,7 +18,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 LOCATION = "claude_pipeline"
 QUIET = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 420  # of a machine that others use as well
 
 _LAUNCH = """mutation($job: String!, $location: String!) {
   launchRun(executionParams: {selector: {
@@ -30,6 +30,8 @@ _READY = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
 _MATERIALIZATIONS = """query($key: [String!]!) { assetOrError(assetKey: {path: $key}) { ... on Asset {
   assetMaterializations { runId metadataEntries { label
     ... on IntMetadataEntry { intValue } ... on MarkdownMetadataEntry { mdStr } } } } } }"""
+_CHECKS = """query($key: [String!]!) { assetNodeOrError(assetKey: {path: $key}) { ... on AssetNode {
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
 _RUNS = "{ runsOrError { ... on Runs { results { jobName status } } } }"
 
 
@@ -39,6 +41,7 @@ class DagsterServer:
 
     url: str
     store: Path
+    process: subprocess.Popen
 
     def ask(self, query, **variables):
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -55,6 +58,19 @@ class DagsterServer:
         """Return the metadata of an asset's materializations, the newest first."""
         found = self.ask(_MATERIALIZATIONS, key=[key])["assetOrError"].get("assetMaterializations", [])
         return [{entry["label"]: entry for entry in event["metadataEntries"]} for event in found]
+
+    def checks(self, key):
+        """Return how the checks of an asset's last materialization came out."""
+        checks = self.ask(_CHECKS, key=[key])["assetNodeOrError"]["assetChecksOrError"]["checks"]
+        return {check["name"]: (check["executionForLatestMaterialization"] or {}).get("status") for check in checks}
+
+    def kill(self):
+        """Let web server, daemon and code server die at once, as with their machine; the sandbox is another's."""
+        alive = psutil.Process(self.process.pid).children(recursive=True)
+        for process in [p for p in alive if "claude_pipeline.sandbox" not in p.cmdline()]:
+            process.kill()
+        self.process.kill()
+        self.process.wait(60)
 
     def runs(self):
         """Return the runs' statuses by job."""
@@ -81,9 +97,12 @@ def until(what, *, seconds=PATIENCE_SECONDS):
 
 @contextmanager
 def dagster_dev(folder, *, batch_seconds):
-    """Run `dagster dev` until the body is done; its sandbox's batches take `batch_seconds`."""
+    """Run `dagster dev` until the body is done; its sandbox's batches take `batch_seconds`.
+
+    A second one in the same folder goes on where the first one was.
+    """
     home, store = folder / "home", folder / "store"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text(QUIET)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -95,9 +114,9 @@ def dagster_dev(folder, *, batch_seconds):
         "CLAUDE_PIPELINE_SANDBOX_SECONDS": str(batch_seconds),
     }
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
-    with (folder / "dagster.log").open("w") as log:
+    with (folder / "dagster.log").open("a") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
-    server = DagsterServer(f"http://127.0.0.1:{port}", store)
+    server = DagsterServer(f"http://127.0.0.1:{port}", store, process)
     try:
         until(lambda: process.poll() is not None or server.is_ready())
         assert process.poll() is None, (folder / "dagster.log").read_text()
@@ -105,11 +124,12 @@ def dagster_dev(folder, *, batch_seconds):
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        _stop_sandbox(store / "sandbox")
 
 
-def _stop_sandbox(folder):
+def stop_sandbox(folder):
+    """Stop the sandbox that the code location started."""
+    data = folder / "store" / "sandbox"
     for process in psutil.process_iter(["cwd", "cmdline"]):
-        if process.info["cwd"] == str(folder) and "claude_pipeline.sandbox" in (process.info["cmdline"] or ()):
+        if process.info["cwd"] == str(data) and "claude_pipeline.sandbox" in (process.info["cmdline"] or ()):
             process.kill()
             psutil.wait_procs([process])

@@ -17,6 +17,7 @@ def build_labels(**options):
     if not {"source", "upstream"} & options.keys():
         options["source"] = REVIEWS
     common = {"key": "labels", "template": "Label: {text}", "model": "claude-haiku-4-5", "max_tokens": 16}
+    common |= {"minimum_interval_seconds": 0}  # each tick polls, however soon after another
     return build_batch_defs(**common | options)
 
 
@@ -103,12 +104,17 @@ class Location:
         return data
 
     def run_requested(self, tick: Any) -> Run:
-        """Run the one request of a tick; a daemon ignores a run key that it has seen."""
+        """Run the one request of a tick."""
         (request,) = tick.run_requests
+        return self.run(request)
+
+    def run(self, request: Any) -> Run:
+        """Run a request; a daemon ignores a run key that it has seen."""
         assert request.run_key not in self._run_keys
         self._run_keys.add(request.run_key)
         job = self.defs.resolve_job_def("labels_collect_job")
-        return Run(job.execute_in_process(instance=self.instance, tags=request.tags, raise_on_error=False))
+        chosen = {"partition_key": request.partition_key, "tags": request.tags}
+        return Run(job.execute_in_process(instance=self.instance, raise_on_error=False, **chosen))
 
     def look(self) -> Run:
         """Tick, and run what was requested."""

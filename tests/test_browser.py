@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from dagster_server import dagster_dev, until
+from dagster_server import dagster_dev, stop_sandbox, until
 from playwright.sync_api import expect, sync_playwright
 
 
@@ -16,20 +16,42 @@ def page():
         browser.close()
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Hold home, store and sandbox of one installation."""
+    yield tmp_path
+    stop_sandbox(tmp_path)
+
+
 @pytest.mark.browser
-@pytest.mark.timeout(900)
-def test_materialize_all_is_one_click_and_the_answers_come_by_themselves(tmp_path, page):
-    with dagster_dev(tmp_path, batch_seconds=10) as dagster:
+@pytest.mark.timeout(1200)
+def test_materialize_all_is_one_click_and_the_answers_come_by_themselves(folder, page):
+    with dagster_dev(folder, batch_seconds=10) as dagster:
         page.goto(f"{dagster.url}/locations/claude_pipeline/asset-groups/standard_library")
         page.get_by_role("button", name="Materialize all").click(timeout=60_000)
         expect(page.get_by_text("Launched run").first).to_be_visible(timeout=60_000)
-        page.screenshot(path=tmp_path / "graph.png")
         until(lambda: dagster.materializations("longest_summaries"))
+        page.set_viewport_size({"width": 1300, "height": 420})
+        page.reload()
+        expect(page.get_by_text("Materialized").nth(3)).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("Loading...")).to_have_count(0, timeout=60_000)
+        page.screenshot(path=folder / "graph.png")
+        page.set_viewport_size({"width": 1500, "height": 1250})
         page.goto(f"{dagster.url}/assets/summaries?view=overview")
         expect(page.get_by_text("claude/rows_succeeded")).to_be_visible(timeout=60_000)
         expect(page.get_by_text("These are sandbox answers")).to_be_visible()
         expect(page.get_by_text("Helper class that provides")).to_be_visible()
-        page.screenshot(path=tmp_path / "answers.png")
+        picture = page.get_by_role("img", name="1,000 answers")
+        expect(picture).to_be_visible()
+        assert picture.evaluate("picture => picture.naturalWidth") == 240
+        page.get_by_text("Columns", exact=True).click()
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(1_000)  # it folds slowly
+        page.screenshot(path=folder / "answers.png")
+        page.get_by_text("Plots", exact=True).click()
+        expect(page.get_by_text("claude/cost_usd").first).to_be_visible(timeout=60_000)
+        page.screenshot(path=folder / "plots.png")
         page.goto(f"{dagster.url}/assets/summaries?view=checks")
-        expect(page.get_by_text("every_row_once").first).to_be_visible(timeout=60_000)
-        page.screenshot(path=tmp_path / "checks.png")
+        for check in ("every_row_once", "succeeded", "truncated", "refused"):
+            expect(page.get_by_text(check, exact=True).first).to_be_visible(timeout=60_000)
+        page.screenshot(path=folder / "checks.png")

@@ -6,7 +6,7 @@ import pytest
 from locations import REVIEWS, Location, asset_of, build_labels
 
 import claude_pipeline as cp
-from claude_pipeline.dagster import ClaudeResource, build_batch_defs
+from claude_pipeline.dagster import Checks, ClaudeResource, build_batch_defs
 
 SECRET = "sk-ant-a-key-that-nobody-may-see"
 
@@ -170,9 +170,15 @@ def test_a_request_without_a_model():
 
 
 @pytest.mark.parametrize("share", [-0.1, 95])
-def test_a_share_that_is_none(share):
-    with pytest.raises(cp.InputError, match=rf"min_succeeded is {share}\. It is a share"):
-        build_batch_defs(**REQUEST, source="reviews.csv", min_succeeded=share)
+@pytest.mark.parametrize("name", ["min_succeeded", "max_truncated", "max_refused", "min_valid"])
+def test_a_share_that_is_none(share, name):
+    with pytest.raises(ValueError, match=rf"{name}\n  Input should be (greater|less) than or equal to"):
+        Checks(**{name: share})
+
+
+def test_a_check_that_there_is_not():
+    with pytest.raises(ValueError, match=r"errors\.0\n  Input should be 'succeeded', 'truncated', 'refused'"):
+        Checks(errors=["succeded"])
 
 
 def test_an_output_path_that_is_not_parquet():

@@ -1,20 +1,28 @@
 """From a table to its answers in Dagster: what is materialized when, and what the pages say."""
 
 import json
+import re
 import subprocess
 import sys
+from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.workspace.autodiscovery import loadable_targets_from_python_file
 from locations import LABELS, LABELS_BATCH, REPORT, REVIEWS, Location, asset_of, build_labels, report
 
 import claude_pipeline as cp
 from claude_pipeline.dagster import ClaudeResource
+from claude_pipeline.dagster.metadata import submission_metadata
+from claude_pipeline.dagster.pictures import histogram
 
 
 @pytest.fixture
@@ -55,10 +63,9 @@ def test_materialize_all_submits_stays_green_and_skips_what_must_wait_and_the_se
         assert "report" in first.skipped
         assert not waiting.run_requests
         assert (second.success, second.materialized) == (True, ["labels"])
-        assert {name: check.passed for name, check in second.checks.items()} == {
-            "every_row_once": True,
-            "succeeded": True,
-        }
+        assert {name: check.passed for name, check in second.checks.items()} == dict.fromkeys(
+            ("every_row_once", "succeeded", "truncated", "refused"), True
+        )
         assert table_of(claude.answers_path("labels")) == ANSWERED
         assert "materialized" in location.tick().skip_message
 
@@ -130,6 +137,79 @@ def test_the_answers_say_where_and_what_they_are_and_what_they_cost(locate):
     assert said["claude/output_tokens"] == sum(filter(None, written["output_tokens"].to_pylist()))
     assert said["claude/cost_usd"] == pytest.approx(sum(filter(None, written["cost_usd"].to_pylist())))
     assert said["claude/unanswered"] == 1
+
+
+def test_the_answers_say_what_they_are_made_of(sandbox, locate):
+    labels = build_labels(upstream="reviews", template="Label: {text}", system="Shop {id}.")
+    said = (
+        locate(sandbox, asset_of(REVIEWS.append_column("note", pa.array(["x"] * 6))), labels).materialize().metadata()
+    )
+
+    lineage = said["dagster/column_lineage"].deps_by_column
+    reviews = dg.AssetKey("reviews")
+    assert lineage["response"] == [dg.TableColumnDep(reviews, "id"), dg.TableColumnDep(reviews, "text")]
+    assert lineage["note"] == [dg.TableColumnDep(reviews, "note")]
+    columns = {column.name: column for column in said["dagster/column_schema"].columns}
+    assert columns["cost_usd"].description.startswith("Dollars, on the row that paid")
+    assert all(columns[name].description for name in columns.keys() - {"id", "text", "note"})
+
+
+def test_a_file_that_is_no_asset_has_no_lineage(sandbox, locate):
+    assert "dagster/column_lineage" not in locate(sandbox, build_labels()).materialize().metadata()
+
+
+def test_the_answers_say_how_they_ended_how_long_they_are_and_how_long_they_took(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels(max_batch_requests=3))
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    said = location.look().metadata()
+
+    stops = {name: said[f"claude/stop_reason_{name}"] for name in ("end_turn", "max_tokens", "refusal")}
+    assert stops == {"end_turn": 6, "max_tokens": 0, "refusal": 0}
+    assert said["claude/elapsed_seconds"] == pytest.approx(3600, abs=60)
+    picture = said["length of answers"]
+    assert len(picture) < 1000
+    assert picture.startswith("![6 answers: ")
+    svg = b64decode(picture.partition("base64,")[2].removesuffix(")")).decode()
+    assert ET.fromstring(svg).tag.endswith("svg")
+
+
+def test_batches_are_links_to_the_console_as_many_as_the_page_shows(slow_sandbox, locate, store):
+    location = locate(slow_sandbox, build_labels(max_batch_requests=3))
+    said = location.materialize("labels_batch").metadata(LABELS_BATCH)
+    (status,) = cp.list_jobs(store=store)
+
+    lines = said["batches"].splitlines()
+    assert lines == [
+        f"- [{batch.batch_id}](https://platform.claude.com/settings/workspaces/default/batches) 3 requests, in progress"
+        for batch in status.batches
+    ]
+    many = replace(status, batches=status.batches * 50)
+    shown = submission_metadata(many, store)["batches"].value
+    assert len(shown) < 1000
+    assert re.search(r"- and \d+ more$", shown)
+
+
+@pytest.mark.parametrize("lengths", [[], [7], [3, 3, 4], range(1000), [0, 10**9]])
+def test_a_picture_of_any_lengths_fits_the_page(lengths):
+    picture = histogram(np.array(lengths, dtype=np.int64), "output tokens")
+
+    assert (picture is None) == (not len(lengths))
+    assert picture is None or len(picture) < 1000
+
+
+def test_before_the_end_one_line_says_when_it_was_sent_and_how_far_it_is(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels(max_batch_requests=2, max_queued_requests=2))
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+
+    run = location.materialize("labels")
+
+    assert (run.success, run.materialized) == (True, [])
+    told = [entry.user_message for entry in location.instance.all_logs(run.result.run_id)]
+    (said,) = [words for words in told if "was submitted" in words]
+    assert re.search(r"submitted \d{4}-\d\d-\d\d \d\d:\d\d UTC, and 2 of 6 requests have come to a result", said)
+    assert said.endswith("The sensor materializes labels when all have.")
 
 
 def test_the_preview_is_a_table_that_the_page_shows_inline_whatever_the_cells_hold(locate):
@@ -233,7 +313,7 @@ def test_the_columns_of_the_answers_may_have_a_prefix(sandbox, locate):
     said = location.materialize().metadata()
 
     assert said["claude/rows_succeeded"] == 6
-    assert "| claude_response | id | text |" in said["preview"]
+    assert "| claude_response | id |" in said["preview"]
 
 
 def test_a_key_may_have_several_parts(sandbox, locate):
@@ -265,7 +345,7 @@ def test_submitting_the_same_table_again_materializes_at_once_and_sends_nothing(
 PURE = """
 import socket, sys
 def refuse(*arguments): raise RuntimeError("a definition opened a socket")
-socket.socket.connect = socket.getaddrinfo = refuse
+socket.socket.connect = socket.socket.bind = socket.getaddrinfo = refuse
 import dagster as dg
 from claude_pipeline.dagster import ClaudeResource, build_batch_defs
 labels = build_batch_defs(key="labels", source="x.csv", template="{text}", model="claude-haiku-4-5", max_tokens=9)
@@ -280,6 +360,42 @@ def test_definitions_load_neither_the_sdk_nor_the_network_nor_need_credentials(t
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
 
     assert (result.stderr, result.stdout.strip()) == ("", "[]")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/dagster.md"])
+def test_the_example_of_the_docs_loads_as_it_stands(tmp_path, page):
+    written = (Path(__file__).parent.parent / page).read_text()
+    begun = r"```python\n(import dagster as dg\nfrom claude_pipeline.dagster import .*?)```"
+    (example,) = re.findall(begun, written, re.DOTALL)
+    file = tmp_path / "example.py"
+    file.write_text(example)
+
+    (target,) = loadable_targets_from_python_file(str(file))
+
+    dg.Definitions.validate_loadable(target.target_definition)
+
+
+LOADING = """
+import socket
+def refuse(*arguments): raise RuntimeError("loading the code location opened a socket")
+socket.socket.connect = socket.socket.bind = socket.getaddrinfo = refuse
+import dagster as dg
+from dagster_defs.definitions import defs
+dg.Definitions.validate_loadable(defs)
+print(sorted(job.name for job in defs.get_repository_def().get_all_jobs() if job.name.endswith("submit_job")))
+"""
+
+
+def test_the_code_location_with_yaml_and_partitions_loads_without_network(tmp_path):
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", LOADING]
+    environment = {"PATH": "", "HOME": str(tmp_path), "PYTHONPATH": str(root), "DAGSTER_DISABLE_TELEMETRY": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+
+    assert result.stdout.strip() == "['levels_submit_job', 'questions_submit_job', 'summaries_submit_job']", (
+        result.stderr
+    )
     assert list(tmp_path.iterdir()) == []
 
 

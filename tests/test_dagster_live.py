@@ -1,18 +1,31 @@
 """The code location under a real `dagster dev`: web server, daemon, runs in processes of their own."""
 
 import pytest
-from dagster_server import dagster_dev, until
+from dagster_server import dagster_dev, stop_sandbox, until
 
 
-@pytest.mark.timeout(600)
-def test_a_submission_launched_by_itself_becomes_answers_and_what_is_downstream(tmp_path):
-    with dagster_dev(tmp_path, batch_seconds=3) as dagster:
-        dagster.launch("summaries_submit_job")
+@pytest.fixture
+def folder(tmp_path):
+    """Hold home, store and sandbox of one installation."""
+    yield tmp_path
+    stop_sandbox(tmp_path)
+
+
+@pytest.mark.timeout(1200)
+def test_a_submission_becomes_answers_although_web_server_daemon_and_code_server_are_killed_midway(folder):
+    with dagster_dev(folder, batch_seconds=20) as before:
+        before.launch("summaries_submit_job")
+        until(lambda: before.materializations("summaries_batch"))
+        before.kill()
+    with dagster_dev(folder, batch_seconds=20) as dagster:
         (answers,) = until(lambda: dagster.materializations("summaries"))
         until(lambda: dagster.materializations("longest_summaries"))
         runs = until(lambda: dagster.runs() if all(status != "STARTED" for _, status in dagster.runs()) else [])
+        checks = dagster.checks("summaries")
+
     assert answers["dagster/row_count"]["intValue"] == 1000
     assert answers["claude/unanswered"]["intValue"] == 0
     assert "sandbox answers" in answers["sandbox"]["mdStr"]
-    assert {status for _, status in runs} == {"SUCCESS"}
-    assert [job for job, _ in runs].count("summaries_collect_job") == 1
+    assert checks == dict.fromkeys(("every_row_once", "succeeded", "truncated", "refused"), "SUCCEEDED")
+    landed = [status for job, status in runs if job == "summaries_collect_job"]
+    assert landed.count("SUCCESS") == 1

@@ -1,6 +1,8 @@
 """The sensor: what a tick does, says and requests, and what becomes of the runs that it requests."""
 
 import json
+import threading
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pyarrow as pa
@@ -8,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from locations import LABELS_BATCH, REVIEWS, Location, build_labels
 from meddler import Answer, Meddler
+from sqlalchemy import text
 
 import claude_pipeline as cp
 from claude_pipeline.dagster import ClaudeResource
@@ -340,3 +343,191 @@ def test_a_canceled_job_materializes_what_was_answered(slow_sandbox, locate, sto
         "canceled": 2,
         "not_sent": 2,
     }
+
+
+def calls(sandbox, tick):
+    """Count the calls of a tick."""
+    before = len(sandbox.log())
+    told = tick()
+    return told, len(sandbox.log()) - before
+
+
+def test_one_poll_serves_the_sensors_of_all_assets_in_a_store(slow_sandbox, locate):
+    seldom = {"minimum_interval_seconds": 600}
+    labels, topics = build_labels(**seldom), build_labels(key="topics", template="Topic: {text}", **seldom)
+    location = locate(slow_sandbox, labels, topics)
+    location.materialize()
+    slow_sandbox.advance_clock(3600)
+    cp.poll(store=location.claude.store_path(), base_url=slow_sandbox.url)
+
+    first, by_first = calls(slow_sandbox, location.tick)
+    second, by_second = calls(slow_sandbox, lambda: location.tick("topics_sensor"))
+
+    assert (by_first, by_second) == (0, 0)
+    assert (len(first.run_requests), len(second.run_requests)) == (1, 1)
+
+
+def test_a_poll_that_came_to_nothing_serves_nobody(slow_sandbox, locate, store):
+    location = locate(slow_sandbox, build_labels(minimum_interval_seconds=600))
+    location.materialize("labels_batch")
+    with Meddler(slow_sandbox.url) as meddler:
+        meddler.meddle = lambda seen, _true: Answer(529, b"{}") if "limit=20" in seen.path else None
+        statuses = cp.poll(store=store, base_url=meddler.url)
+
+    _, asked = calls(slow_sandbox, location.tick)
+
+    assert "529" in statuses[0].reason
+    assert asked > 0
+
+
+def test_a_tick_over_a_hundred_open_jobs_makes_two_calls(slow_sandbox, locate):
+    numbers = [f"{number:03}" for number in range(100)]
+    options = {"partitions_def": dg.StaticPartitionsDefinition(numbers), "partition_column": "text", "preflight": False}
+    for number in numbers:
+        table = pa.table({"text": [number]})
+        cp.submit(
+            table,
+            template="Label: {text}",
+            model="claude-haiku-4-5",
+            max_tokens=16,
+            name=f"labels[{number}]",
+            store=locate(slow_sandbox).claude.store_path(),
+            base_url=slow_sandbox.url,
+            preflight=False,
+        )
+    location = locate(slow_sandbox, build_labels(**options))
+
+    waiting, of_waiting = calls(slow_sandbox, location.tick)
+    slow_sandbox.advance_clock(3600)
+    ended, of_ended = calls(slow_sandbox, location.tick)
+
+    assert (of_waiting, of_ended) == (2, 2)
+    assert waiting.skip_message.endswith("And 95 more jobs.")
+    assert [request.partition_key for request in ended.run_requests] == numbers[:10]
+
+
+def test_a_fresh_daemon_knows_from_the_store_and_the_events_what_is_left_to_do(slow_sandbox, locate):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    location.look()
+
+    fresh = locate(slow_sandbox, build_labels())
+    again = fresh.tick()
+    elsewhere = Location(dg.DagsterInstance.ephemeral(), fresh.claude, build_labels())
+
+    assert not again.run_requests
+    assert again.skip_message.endswith("its answers are materialized.")
+    assert elsewhere.look().materialized == ["labels"]
+
+
+@pytest.mark.parametrize("cursor", ["", "null", "[]", '{"job_a": 3}', "torn {", '{"observed": 7}'])
+def test_a_cursor_of_another_time_is_as_good_as_none(slow_sandbox, locate, cursor):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    location._cursor = cursor
+
+    assert len(location.tick().run_requests) == 1
+
+
+def test_a_sensor_that_was_switched_off_for_days_lands_what_ended_meanwhile(slow_sandbox, locate):
+    reviews = changing_asset(REVIEWS, REVIEWS.slice(0, 2))
+    location = locate(slow_sandbox, reviews, build_labels(upstream="reviews"))
+    location.materialize("reviews", "labels_batch")
+    location.tick()
+    slow_sandbox.advance_clock(3 * 24 * 3600)
+    location.materialize("reviews", "labels_batch")
+
+    run = location.look()
+
+    assert run.metadata()["dagster/row_count"] == 2
+    assert not location.tick().run_requests
+
+
+def test_answers_that_were_replaced_and_are_wanted_back_are_materialized_again(sandbox, locate):
+    reviews = changing_asset(REVIEWS, REVIEWS.slice(0, 2), REVIEWS)
+    location = locate(sandbox, reviews, build_labels(upstream="reviews"))
+    for _table in range(2):
+        location.materialize()
+        location.tick()
+    location.materialize("reviews", "labels_batch")
+
+    assert location.look().metadata()["dagster/row_count"] == 6
+
+
+def test_after_an_outage_the_sensor_goes_on_by_itself(slow_sandbox, locate):
+    with Meddler(slow_sandbox.url) as meddler:
+        location = locate(meddler, build_labels())
+        location.materialize("labels_batch")
+        slow_sandbox.advance_clock(3600)
+        meddler.meddle = lambda _seen, _true: Answer(529, b'{"error": {"message": "Overloaded"}}')
+        ticks = [location.tick() for _time in range(2)]
+        meddler.meddle = lambda _seen, _true: None
+        run = location.look()
+
+    assert [tick.run_requests or [] for tick in ticks] == [[], []]
+    assert all("Overloaded" in tick.skip_message for tick in ticks)
+    assert run.materialized == ["labels"]
+
+
+def test_an_api_that_never_answers_ends_a_tick_with_the_reason(slow_sandbox, locate):
+    locate(slow_sandbox, build_labels()).materialize("labels_batch")
+    with Meddler(slow_sandbox.url) as silent:
+        hold = threading.Event()
+        silent.meddle = lambda _seen, _true: hold.wait(30) and None
+        location = locate(silent, build_labels())
+        tick = location.tick()
+        hold.set()
+
+    assert "could not be reached" in tick.skip_message
+    assert json.loads(tick.cursor) == {"failures": 1}
+
+
+def test_a_run_lost_with_its_machine_is_not_waited_for(slow_sandbox, locate, instance):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+    (request,) = location.tick().run_requests
+    job = location.defs.resolve_job_def("labels_collect_job")
+    instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
+    assert not location.tick().run_requests
+    with instance.run_storage.connect() as connection:
+        connection.execute(text("UPDATE runs SET update_timestamp = '2026-01-01 00:00:00'"))
+
+    assert location.look().materialized == ["labels"]
+
+
+def test_a_batch_that_expires_soon_is_a_warning_once(slow_sandbox, locate, instance):
+    slow_sandbox.set_clock(datetime.now(UTC) - timedelta(hours=22, minutes=10))
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+
+    ticks = [location.tick() for _time in range(2)]
+
+    assert all("expires in about 2 h; what has no answer by then is asked again" in t.skip_message for t in ticks)
+    (record,) = instance.fetch_observations(LABELS_BATCH, limit=10).records
+    assert "expires in about 2 h" in record.asset_observation.metadata["claude/warning"].value
+
+
+def test_results_that_the_api_soon_drops_are_a_warning(slow_sandbox, locate, instance):
+    slow_sandbox.set_clock(datetime.now(UTC) - timedelta(days=28))
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+    slow_sandbox.advance_clock(3600)
+
+    tick = location.tick()
+
+    assert len(tick.run_requests) == 1
+    (record,) = instance.fetch_observations(LABELS_BATCH, limit=10).records
+    warning = record.asset_observation.metadata["claude/warning"].value
+    assert "no longer than in about" in warning
+    assert warning.endswith("Let a run collect them before.")
+
+
+def test_a_young_batch_is_no_warning(slow_sandbox, locate, instance):
+    location = locate(slow_sandbox, build_labels())
+    location.materialize("labels_batch")
+
+    assert "arning" not in location.tick().skip_message
+    assert instance.fetch_observations(LABELS_BATCH, limit=10).records == []

@@ -1,8 +1,9 @@
 """Collecting the answers of a job that has ended: where they go, what is said of them, and the checks."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,13 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 import claude_pipeline as cp
-from claude_pipeline.dagster.metadata import JOB_ID, answers_metadata
+from claude_pipeline.dagster.checks import Checker
+from claude_pipeline.dagster.metadata import JOB_ID, Page
+from claude_pipeline.dagster.partitions import job_name, partition_file, partition_of
 from claude_pipeline.dagster.resource import ClaudeResource
+from claude_pipeline.dagster.tally import count
 
-EVERY_ROW_ONCE, SUCCEEDED = "every_row_once", "succeeded"
-
-
-def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """Declare the checks of an answers asset."""
-    return [
-        dg.AssetCheckSpec(
-            EVERY_ROW_ONCE,
-            asset=key,
-            blocking=True,
-            description="Every row of the input is in the table once: asked, or with the reason why not.",
-        ),
-        dg.AssetCheckSpec(SUCCEEDED, asset=key, description="Enough of the rows that have a prompt are answered."),
-    ]
+OPEN = frozenset({"planning", "in_progress", "canceling"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +31,47 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How the answers of the jobs of one asset are collected."""
+    """How the answers of the jobs of one asset are collected.
+
+    Attributes:
+        upstream: The asset that the input comes from, if it is one.
+        output_path: The file of the answers, or the folder of the partitions' files; else they are in the store.
+    """
 
     key: dg.AssetKey
     batch_key: dg.AssetKey
+    upstream: dg.AssetKey | None
+    partitions_def: Any
     output_path: Path | None
     io_manager_key: str | None
-    prefix: str
-    min_succeeded: float
+    checker: Checker
 
-    def jobs(self, claude: ClaudeResource) -> list["cp.Status"]:
-        """Return how the jobs of this asset stand, the one submitted last at the end."""
-        name = self.key.to_user_string()
+    def jobs(self, claude: ClaudeResource, partition: str | None = None) -> list["cp.Status"]:
+        """Return how the jobs of this asset stand, or of one of its partitions, the last one submitted at the end."""
+        name = job_name(self.key, partition)
         return [status for status in cp.list_jobs(store=claude.store_path()) if status.name == name]
 
-    def advance(self, context: dg.AssetExecutionContext, claude: ClaudeResource) -> "cp.Status":
-        """Advance every open job of this asset, and return how the one submitted last stands.
+    def all_jobs(self, claude: ClaudeResource) -> list["cp.Status"]:
+        """Return how the jobs of all partitions stand, if there are partitions."""
+        if self.partitions_def is None:
+            return self.jobs(claude)
+        jobs = cp.list_jobs(store=claude.store_path())
+        return [status for status in jobs if partition_of(self.key, status.name) is not None]
+
+    def advance(self, context: dg.AssetExecutionContext, claude: ClaudeResource, partition: str | None) -> "cp.Status":
+        """Advance every open job of this asset, and return how the one submitted last for the partition stands.
 
         Raises:
             dagster.Failure: Nothing was submitted, or elsewhere.
             JobBlockedError: The job waits for its user.
         """
-        jobs = self.jobs(claude)
+        jobs = self.jobs(claude, partition)
         if not jobs:
-            raise dg.Failure(self.nothing_submitted(context.instance, claude), allow_retries=False)
+            raise dg.Failure(self.nothing_submitted(context.instance, claude, partition), allow_retries=False)
         for status in jobs:
-            if status.state in {"planning", "in_progress", "canceling"}:
+            if status.state in OPEN:
                 self._advance(context, claude, status, is_last=status is jobs[-1])
-        latest = self.jobs(claude)[-1]
+        latest = self.jobs(claude, partition)[-1]
         if latest.state == "blocked":
             mended = f"Once mended: {claude.resume_command(latest.job_id)}"
             raise cp.JobBlockedError(latest.job_id, reason=f"{latest.reason} {mended}")
@@ -83,53 +87,70 @@ class Answers:
                 raise
             context.log.warning(str(error))
 
-    def nothing_submitted(self, instance: dg.DagsterInstance, claude: ClaudeResource) -> str:
+    def advance_others(self, context: dg.AssetExecutionContext, claude: ClaudeResource) -> None:
+        """Do what is due for other partitions: those that wait for room share the queue."""
+        if self.partitions_def is None:
+            return
+        if not any(status.state in OPEN and status.is_due for status in self.all_jobs(claude)):
+            return
+        try:
+            cp.advance(store=claude.store_path(), client=claude.client())
+        except cp.PipelineError as error:  # the trouble of another partition is its own run's
+            context.log.warning(str(error))
+
+    def nothing_submitted(self, instance: dg.DagsterInstance, claude: ClaudeResource, partition: str | None) -> str:
         """Say what to do when the store has no job of this asset."""
-        event = instance.get_latest_materialization_event(self.batch_key)
+        materialization = latest_materialization(instance, self.batch_key, partition)
         batch = self.batch_key.to_user_string()
-        if event is None or event.asset_materialization is None or JOB_ID not in event.asset_materialization.metadata:
-            return f"Nothing was submitted yet. Materialize {batch} first."
-        job_id = event.asset_materialization.metadata[JOB_ID].value
+        if materialization is None or JOB_ID not in materialization.metadata:
+            of_it = "" if partition is None else f" for {partition}"
+            return f"Nothing was submitted{of_it} yet. Materialize {batch} first."
+        job_id = materialization.metadata[JOB_ID].value
         return (
             f"{job_id}, which {batch} submitted, is not in the store {claude.store_path()} of {socket.gethostname()}. "
             "Run this where that store is, or point ClaudeResource(store=…) to it."
         )
 
-    def collect(self, status: "cp.Status", claude: ClaudeResource) -> Collected:
+    def not_ended(self, status: "cp.Status") -> str:
+        """Say when a job was sent, how far it is, and who goes on."""
+        submitted = datetime.fromtimestamp(status.submitted_at, UTC)
+        finished, requests = status.counts.finished, status.requests
+        reason = f" {status.reason}" if status.reason else ""
+        return (
+            f"{status.job_id} was submitted {submitted:%Y-%m-%d %H:%M} UTC, and {finished:,} of {requests:,} requests "
+            f"have come to a result.{reason} The sensor materializes {self.key.to_user_string()} when all have."
+        )
+
+    def collect(self, status: "cp.Status", claude: ClaudeResource, partition: str | None) -> Collected:
         """Write the answers of a job that has ended, and read back what is said of them."""
-        path = self.output_path or claude.answers_path(self.key.to_user_string())
-        if self.output_path is None:
-            path.parent.mkdir(exist_ok=True)
-        cp.open_job(status.job_id, store=claude.store_path()).write(path)
+        path = self._path(claude, partition)
+        job = cp.open_job(status.job_id, store=claude.store_path())
+        job.write(path)
         with pq.ParquetFile(path) as file:
-            metadata = answers_metadata(status, path, file, self.prefix) | claude.describe()
-            checks = [self._check_rows(status, file), self._check_succeeded(status)]
+            tally = count(file, self.checker.prefix)
+            page = Page(status, path, file, tally, self.checker.prefix, job.asked_columns, self.upstream)
+            metadata = page.metadata() | claude.describe()
+            checks = [*self.checker.evaluate(status, file, tally)]
         if self.io_manager_key is None:
             return Collected(metadata, {}, checks)
         del metadata["dagster/uri"]  # the IO manager says where the asset is
         return Collected(metadata, {"value": _read_frame(path)}, checks)
 
-    def _check_rows(self, status: "cp.Status", file: pq.ParquetFile) -> dg.AssetCheckResult:
-        rows = file.metadata.num_rows
-        return dg.AssetCheckResult(
-            asset_key=self.key,
-            check_name=EVERY_ROW_ONCE,
-            passed=rows == status.rows,
-            metadata={"rows": rows, "input rows": status.rows},
-        )
+    def _path(self, claude: ClaudeResource, partition: str | None) -> Path:
+        if self.output_path is None:
+            path = claude.answers_path(self.key.to_user_string(), partition)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path
+        return self.output_path if partition is None else self.output_path / partition_file(partition)
 
-    def _check_succeeded(self, status: "cp.Status") -> dg.AssetCheckResult:
-        asked = status.rows - status.skipped
-        answered = asked - (status.unanswered or 0)
-        share = answered / asked if asked else 1.0
-        return dg.AssetCheckResult(
-            asset_key=self.key,
-            check_name=SUCCEEDED,
-            passed=share >= self.min_succeeded,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"{answered:,} of {asked:,} rows with a prompt are answered.",
-            metadata={"answered": answered, "unanswered": asked - answered, "share": share},
-        )
+
+def latest_materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None
+) -> dg.AssetMaterialization | None:
+    """Return the last materialization of an asset, or of one of its partitions."""
+    chosen = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition is None else [partition])
+    records: Iterator[Any] = iter(instance.fetch_materializations(chosen, limit=1).records)
+    return next((record.asset_materialization for record in records), None)
 
 
 def _read_frame(path: Path) -> Any:  # noqa: ANN401  a DataFrame; pandas is loaded for an IO manager alone

@@ -1,19 +1,23 @@
 """A table's answers as two assets: one submits, the other holds the answers when they are there."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import dagster as dg
 
 import claude_pipeline as cp
-from claude_pipeline.dagster.answers import Answers, check_specs
-from claude_pipeline.dagster.metadata import submission_metadata
+from claude_pipeline.dagster.answers import Answers, Collected
+from claude_pipeline.dagster.canceling import build_cancel_job
+from claude_pipeline.dagster.checks import Checker, Checks
+from claude_pipeline.dagster.options import AssetKeyLike, check_request, checked_output, kinds_of, references
+from claude_pipeline.dagster.partitions import check_partitions
 from claude_pipeline.dagster.resource import ClaudeResource
 from claude_pipeline.dagster.sensor import automation_sensor, build_batch_sensor
-
-AssetKeyLike = str | Sequence[str] | dg.AssetKey
+from claude_pipeline.dagster.streaming import MAX_ROWS
+from claude_pipeline.dagster.submission import Submission, in_words
 
 
 def build_batch_defs(
@@ -21,32 +25,59 @@ def build_batch_defs(
     key: AssetKeyLike,
     source: "cp.Source | None" = None,
     upstream: AssetKeyLike | None = None,
+    mode: Literal["batch", "auto"] = "batch",
+    max_rows: int = MAX_ROWS,
+    partitions_def: dg.PartitionsDefinition[str] | None = None,
+    partition_column: str | None = None,
     output_path: str | Path | None = None,
     io_manager_key: str | None = None,
+    checks: Checks | None = None,
     group_name: str | None = None,
-    min_succeeded: float = 1.0,
+    owners: Sequence[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    kinds: Sequence[str] = (),
+    deps: Sequence[AssetKeyLike] = (),
+    automation_condition: dg.AutomationCondition[Any] | None = None,
+    freshness_policy: dg.FreshnessPolicy | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    pool: str | None = None,
+    backfill_policy: dg.BackfillPolicy | None = None,
     minimum_interval_seconds: int = 30,
     **request: "Unpack[cp.SubmitOptions]",
 ) -> dg.Definitions:
     """Build the assets, checks, jobs and sensors that answer every row of a table.
 
     Materializing `<key>_batch` submits and returns. `<key>` is skipped, with everything downstream, until its batches
-    have ended; then the sensor materializes it. Schedules and backfills use the job `<key>_submit_job`. A
-    `ClaudeResource` is expected under the resource key `claude`.
+    have ended; then the sensor materializes it. Schedules and backfills use the job `<key>_submit_job`; the job
+    `<key>_cancel_job` cancels batches. A `ClaudeResource` is expected under the resource key `claude`.
 
     Args:
         key: The key of the answers.
         source: A path, glob or list of Parquet or CSV files.
         upstream: Instead of `source`, an asset whose value is a table: pandas, pyarrow, Polars or a path.
-        output_path: The Parquet or CSV file of the answers; else one in the store.
-        io_manager_key: Hand the answers to this IO manager as a pandas DataFrame instead of writing a file.
+        mode: "auto" streams what has at most `max_rows` rows, so that its answers are there at once, at list price.
+        max_rows: Rows that are streamed at most.
+        partitions_def: Partitions, each of which is a job of its own.
+        partition_column: What says which partition a row belongs to: a date or time within its window, or its key. An
+            upstream asset with the same partitions needs none.
+        output_path: The Parquet file of the answers, or with partitions the folder of their files; else in the store.
+        io_manager_key: Hand the answers to this IO manager as a pandas DataFrame instead of keeping the file.
+        checks: What the answers should come to.
         group_name: The assets' group.
-        min_succeeded: The share of rows, from 0 to 1, that a check wants answered.
+        owners: The assets' owners: e-mail addresses, or names of teams such as `team:nlp`.
+        tags: The assets' tags.
+        kinds: The kinds of the answers beside `claude`; two at most, instead of `parquet`.
+        deps: Assets that must be there before anything is sent, beside the table's.
+        automation_condition: When to submit by itself.
+        freshness_policy: How old the answers may get.
+        retry_policy: How often a step is tried again when the API could not be reached; nothing is sent twice.
+        pool: The concurrency pool of the steps.
+        backfill_policy: How many partitions a run of the submission takes; the answers come one a run.
         minimum_interval_seconds: How often the sensor looks.
         **request: What `claude_pipeline.submit` takes: `template`, `model`, `max_tokens`, `params` and so on.
 
     Raises:
-        InputError: Both or neither of `source` and `upstream` are given, or `min_succeeded` is no share.
+        InputError: Both or neither of `source` and `upstream` are given, or nothing says which rows are a partition's.
         OutputError: `output_path` cannot be written.
         TypeError: There is no such argument, or one is missing.
 
@@ -56,63 +87,56 @@ def build_batch_defs(
             import dagster as dg
             from claude_pipeline.dagster import ClaudeResource, build_batch_defs
 
-            labels = build_batch_defs(
-                key="labels",
-                source="reviews.parquet",
-                template="Label the sentiment: {text}",
-                model="claude-haiku-4-5",
-                max_tokens=16,
+            defs = dg.Definitions.merge(
+                build_batch_defs(
+                    key="labels",
+                    source="reviews.parquet",
+                    template="Label the sentiment: {text}",
+                    model="claude-haiku-4-5",
+                    max_tokens=16,
+                ),
+                dg.Definitions(resources={"claude": ClaudeResource()}),
             )
-            defs = dg.Definitions.merge(labels, dg.Definitions(resources={"claude": ClaudeResource()}))
     """
     if (source is None) == (upstream is None):
         raise cp.InputError("build_batch_defs needs one of source= and upstream=, and only one.")
-    if not 0 <= min_succeeded <= 1:
-        raise cp.InputError(f"min_succeeded is {min_succeeded}. It is a share of the rows, from 0 to 1.")
-    _check_request(request)
+    if mode == "auto" and (request.get("on_invalid") or request.get("on_truncated")):
+        raise cp.InputError("on_invalid= and on_truncated= ask again in batches. With mode='auto' leave them out.")
+    check_partitions(partitions_def, column=partition_column, is_source=source is not None)
+    check_request(request, cp.SubmitOptions.__optional_keys__, builder="build_batch_defs")
     asset_key = dg.AssetKey.from_coercible(key)
-    *parents, last = asset_key.path
+    upstream_key = None if upstream is None else dg.AssetKey.from_coercible(upstream)
     answers = Answers(
-        key=asset_key,
-        batch_key=dg.AssetKey([*parents, f"{last}_batch"]),
-        output_path=_checked(output_path),
+        asset_key,
+        batch_key=dg.AssetKey([*asset_key.path[:-1], f"{asset_key.path[-1]}_batch"]),
+        upstream=upstream_key,
+        partitions_def=partitions_def,
+        output_path=checked_output(output_path, is_folder=partitions_def is not None),
         io_manager_key=io_manager_key,
-        prefix=request.get("prefix", ""),
-        min_succeeded=min_succeeded,
+        checker=Checker.of(asset_key, checks or Checks(), request),
     )
+    streams = max_rows if mode == "auto" else None
+    submission = Submission(asset_key, upstream_key, partitions_def, partition_column, request, streams)
+    page = {"group_name": group_name, "owners": owners, "tags": tags, "metadata": references(sys._getframe(1))}  # noqa: SLF001
+    step = {"retry_policy": retry_policy, "pool": pool}
+    before = {"deps": deps, "automation_condition": automation_condition, "backfill_policy": backfill_policy}
+    after = {"kinds": kinds_of(kinds, io_manager_key), "freshness_policy": freshness_policy}
+    assets = [
+        _submission_asset(answers, submission, source, page | step | before),
+        _answers_asset(answers, page | after, step),
+    ]
+    return _definitions(answers, assets, minimum_interval_seconds=minimum_interval_seconds)
+
+
+def _definitions(
+    answers: Answers, assets: list[dg.AssetsDefinition], *, minimum_interval_seconds: int
+) -> dg.Definitions:
     selection = dg.AssetSelection.assets(answers.batch_key)
-    submit_job = _job(answers, "submit", selection if upstream is None else selection.upstream(depth=1))
-    collect_job = _job(answers, "collect", dg.AssetSelection.assets(asset_key))
-    return dg.Definitions(
-        assets=[
-            _submission_asset(answers, source, upstream, request, group_name=group_name),
-            _answers_asset(answers, group_name=group_name),
-        ],
-        jobs=[submit_job],
-        sensors=[
-            build_batch_sensor(answers, collect_job, minimum_interval_seconds=minimum_interval_seconds),
-            automation_sensor,
-        ],
-    )
-
-
-def _check_request(request: "cp.SubmitOptions") -> None:
-    taken = [*cp.SubmitOptions.__optional_keys__]
-    for name in request.keys() - taken:
-        raise TypeError(
-            f"build_batch_defs has no argument {name!r}. Of a request it takes: {', '.join(sorted(taken))}."
-        )
-    for name in ("model", "max_tokens"):
-        if name not in request and name not in (request.get("params_columns") or ()):
-            raise TypeError(f"build_batch_defs needs the argument {name!r}.")
-
-
-def _checked(path: str | Path | None) -> Path | None:
-    if path is None:
-        return None
-    if Path(path).suffix.lower() != ".parquet":
-        raise cp.OutputError(f"The answers of an asset are Parquet, but output_path is {str(path)!r}.")
-    return cp.check_output(path)
+    submit_job = _job(answers, "submit", selection if answers.upstream is None else selection.upstream(depth=1))
+    collect_job = _job(answers, "collect", dg.AssetSelection.assets(answers.key))
+    sensor = build_batch_sensor(answers, collect_job, minimum_interval_seconds=minimum_interval_seconds)
+    jobs = [submit_job, build_cancel_job(answers)]
+    return dg.Definitions(assets=assets, jobs=jobs, sensors=[sensor, automation_sensor])
 
 
 def _job(answers: Answers, verb: str, selection: dg.AssetSelection) -> Any:  # noqa: ANN401  no public type
@@ -122,78 +146,75 @@ def _job(answers: Answers, verb: str, selection: dg.AssetSelection) -> Any:  # n
 
 def _submission_asset(
     answers: Answers,
+    submission: Submission,
     source: Any,  # noqa: ANN401  what submit takes
-    upstream: AssetKeyLike | None,
-    request: "cp.SubmitOptions",
-    *,
-    group_name: str | None,
+    options: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    name = answers.key.to_user_string()
+    given = {name: option for name, option in options.items() if option is not None}
+    asset: Any = partial(
+        dg.asset,
+        key=answers.batch_key,
+        kinds={"claude"},
+        partitions_def=answers.partitions_def,
+        description=f"Sends every row as Message Batches. The answers come as `{answers.key.to_user_string()}`.",
+        **given,
+    )
 
-    def submit(context: dg.AssetExecutionContext, claude: ClaudeResource, table: Any) -> dg.MaterializeResult[None]:  # noqa: ANN401
-        with _in_words():
-            job = cp.submit(table, name=name, store=claude.store_path(), client=claude.client(), **request)
-        context.log.info(repr(job))
-        return dg.MaterializeResult(metadata=submission_metadata(job.status(), claude.store_path()) | claude.describe())
+    def of_source(context: dg.AssetExecutionContext, claude: ClaudeResource) -> dg.MaterializeResult[None]:
+        return submission.submit(context, claude, source)
 
-    options: dict[str, Any] = {
-        "key": answers.batch_key,
-        "group_name": group_name,
-        "kinds": {"claude"},
-        "description": f"Sends every row as Message Batches. The answers come as `{name}`.",
-    }
-    if upstream is None:
-
-        def submission(context: dg.AssetExecutionContext, claude: ClaudeResource) -> dg.MaterializeResult[None]:
-            return submit(context, claude, source)
-
-        return dg.asset(submission, **options)
-
-    def submission_of(
+    def of_upstream(
         context: dg.AssetExecutionContext,
         claude: ClaudeResource,
         table: Any,  # noqa: ANN401  what the IO manager loads
     ) -> dg.MaterializeResult[None]:
-        return submit(context, claude, table)
+        return submission.submit(context, claude, table)
 
-    return dg.asset(submission_of, ins={"table": dg.AssetIn(key=upstream)}, **options)
+    made: dg.AssetsDefinition = (
+        asset()(of_source)
+        if answers.upstream is None
+        else asset(ins={"table": dg.AssetIn(key=answers.upstream)})(of_upstream)
+    )
+    return made
 
 
-def _answers_asset(answers: Answers, *, group_name: str | None) -> dg.AssetsDefinition:
+def _answers_asset(answers: Answers, options: Mapping[str, Any], step: Mapping[str, Any]) -> dg.AssetsDefinition:
     key = answers.key
     spec = dg.AssetSpec(
         key,
         deps=[answers.batch_key],
         skippable=True,
-        group_name=group_name,
-        kinds={"claude", "parquet"} if answers.io_manager_key is None else {"claude", "pandas"},
+        partitions_def=answers.partitions_def,
         description="Every row of the input with its answer. Materialized by the sensor when the batches have ended.",
+        **options,
     )
     if answers.io_manager_key is not None:
         spec = spec.with_io_manager_key(answers.io_manager_key)
 
-    @dg.multi_asset(name=key.to_python_identifier(), specs=[spec], check_specs=check_specs(key), can_subset=True)
+    @dg.multi_asset(
+        name=key.to_python_identifier(), specs=[spec], check_specs=answers.checker.specs(), can_subset=True, **step
+    )
     def collected(context: dg.AssetExecutionContext, claude: ClaudeResource) -> Iterator[Any]:
-        with _in_words():
-            status = answers.advance(context, claude)
-            if status.state != "ended":
-                key_name = key.to_user_string()
-                context.log.info("%s has not ended. The sensor materializes %s when it has.", status.job_id, key_name)
-                return
-            result = answers.collect(status, claude)
-        if key in context.selected_asset_keys:
-            yield dg.MaterializeResult(asset_key=key, metadata=result.metadata, **result.value)
-        for check in result.checks:
-            if dg.AssetCheckKey(key, check.check_name or "") in context.selected_asset_check_keys:
-                yield check
+        partitions = [None] if answers.partitions_def is None else context.partition_keys
+        if len(partitions) > 1:
+            context.log.info("The sensor materializes these %d partitions, each when it has ended.", len(partitions))
+            return
+        (partition,) = partitions
+        with in_words():
+            status = answers.advance(context, claude, partition)
+            result = answers.collect(status, claude, partition) if status.state == "ended" else None
+        if result is None:
+            context.log.info(answers.not_ended(status))
+        else:
+            yield from _yielded(context, key, result)
+        answers.advance_others(context, claude)
 
     return collected
 
 
-@contextmanager
-def _in_words() -> Iterator[None]:
-    """Show an error of ours as one sentence; asking again by itself would not mend it."""
-    try:
-        yield
-    except cp.PipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+def _yielded(context: dg.AssetExecutionContext, key: dg.AssetKey, result: Collected) -> Iterator[Any]:
+    if key in context.selected_asset_keys:
+        yield dg.MaterializeResult(asset_key=key, metadata=result.metadata, **result.value)
+    for check in result.checks:
+        if dg.AssetCheckKey(key, check.check_name or "") in context.selected_asset_check_keys:
+            yield check

@@ -8,6 +8,8 @@ import dagster as dg
 from pydantic import Field
 
 import claude_pipeline as cp
+from claude_pipeline.dagster.partitions import partition_file
+from claude_pipeline.dagster.usage import Context, metered
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -19,7 +21,7 @@ _NO_CREDENTIALS = (
 
 
 class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own base is generic in itself
-    """The Anthropic API and the store of jobs and answers, for assets and sensors.
+    """The Anthropic API and the store of jobs and answers, for assets, ops and sensors.
 
     Without credentials a run fails before anything is read; a sandbox never takes the API's place by itself.
 
@@ -41,6 +43,15 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         description="The folder of ledger, inputs and results; without it CLAUDE_PIPELINE_STORE, else the nearest "
         ".claude_pipeline upwards.",
     )
+    max_queued_requests: int | None = Field(
+        default=None, ge=1, description="Requests of the account that may be processed at once; the rest goes in waves."
+    )
+    max_attempts: int | None = Field(default=None, ge=1, description="How often a request that may pass is sent.")
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="Dollars that all jobs of the store may cost the account; what could cost more waits.",
+    )
 
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
@@ -51,17 +62,46 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         if context.run is None:
             return
         try:
-            self.client().close()
+            self._connect().close()
         except cp.CredentialsError:
             raise dg.DagsterError(_NO_CREDENTIALS) from None  # Dagster shows no other error's text first
 
-    def client(self) -> "Anthropic":
-        """Return the SDK's client, with this resource's credentials.
+    def client(self, context: Context | None = None, *, asset_key: dg.AssetKey | None = None) -> "Anthropic":
+        """Return the SDK's client, with this resource's credentials, for assets and ops of one's own.
+
+        Args:
+            context: Of an asset or op whose page should show the calls, tokens and dollars.
+            asset_key: Whose page, if the step makes several assets.
 
         Raises:
             CredentialsError: There are none.
+            InputError: The step makes several assets, and `asset_key` is missing.
+
+        Examples:
+            .. code-block:: python
+
+                @dg.asset
+                def headline(context: dg.AssetExecutionContext, claude: ClaudeResource) -> str:
+                    ask = {"role": "user", "content": "A headline for today."}
+                    with claude.client(context) as client:
+                        message = client.messages.create(model="claude-haiku-4-5", max_tokens=50, messages=[ask])
+                    return message.content[0].text
         """
+        client = self._connect()
+        return client if context is None else metered(client, context, asset_key)
+
+    def _connect(self) -> "Anthropic":
         return cp.make_client(api_key=self.api_key, base_url=self.base_url)
+
+    def limits(self) -> dict[str, Any]:
+        """Return what holds for every submission that says nothing else."""
+        limits = {"max_queued_requests": self.max_queued_requests, "max_attempts": self.max_attempts}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def keep_budget(self) -> None:
+        """Tell the store its budget, if there is one."""
+        if self.budget_usd is not None:
+            cp.set_budget(self.budget_usd, store=self.store_path())
 
     def store_path(self) -> Path:
         """Return the store's folder."""
@@ -75,9 +115,11 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         """Return what to type when a blocked job may go on."""
         return shlex.join(["claude-pipeline", "resume", job_id, "--store", str(self.store_path())])
 
-    def answers_path(self, key: str) -> Path:
+    def answers_path(self, key: str, partition: str | None = None) -> Path:
         """Return where the answers of an asset are, unless `build_batch_defs` was given another path."""
-        return self.store_path() / "answers" / f"{key.replace('/', '__')}.parquet"
+        name = key.replace("/", "__")
+        folder = self.store_path() / "answers"
+        return folder / f"{name}.parquet" if partition is None else folder / name / partition_file(partition)
 
     def describe(self) -> dict[str, Any]:
         """Return what the metadata of assets says of who answers: nothing, as it is the API."""
