@@ -1,7 +1,7 @@
 """The sensor: what a tick does, says and requests, and what becomes of the runs that it requests."""
 
 import json
-import threading
+import socket
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -471,14 +471,12 @@ def test_after_an_outage_the_sensor_goes_on_by_itself(slow_sandbox, locate):
     assert run.materialized == ["labels"]
 
 
-def test_an_api_that_never_answers_ends_a_tick_with_the_reason(slow_sandbox, locate):
+def test_an_api_that_never_answers_ends_a_tick_with_the_reason(slow_sandbox, locate, instance, store):
     locate(slow_sandbox, build_labels()).materialize("labels_batch")
-    with Meddler(slow_sandbox.url) as silent:
-        hold = threading.Event()
-        silent.meddle = lambda _seen, _true: hold.wait(30) and None
-        location = locate(silent, build_labels())
-        tick = location.tick()
-        hold.set()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        claude = ClaudeResource(base_url=url, api_key="sandbox", store=str(store))
+        tick = Location(instance, claude, build_labels()).tick()
 
     assert "could not be reached" in tick.skip_message
     assert json.loads(tick.cursor) == {"failures": 1}
