@@ -414,11 +414,12 @@ def test_a_fresh_daemon_knows_from_the_store_and_the_events_what_is_left_to_do(s
 
     fresh = locate(slow_sandbox, build_labels())
     again = fresh.tick()
-    elsewhere = Location(dg.DagsterInstance.ephemeral(), fresh.claude, build_labels())
+    with dg.DagsterInstance.ephemeral() as other:
+        elsewhere = Location(other, fresh.claude, build_labels()).look()
 
     assert not again.run_requests
     assert again.skip_message.endswith("its answers are materialized.")
-    assert elsewhere.look().materialized == ["labels"]
+    assert elsewhere.materialized == ["labels"]
 
 
 @pytest.mark.parametrize("cursor", ["", "null", "[]", '{"job_a": 3}', "torn {", '{"observed": 7}'])
