@@ -20,12 +20,17 @@ def test_a_submission_becomes_answers_although_web_server_daemon_and_code_server
     with dagster_dev(folder, batch_seconds=20) as dagster:
         (answers,) = until(lambda: dagster.materializations("summaries"))
         until(lambda: dagster.materializations("longest_summaries"))
-        runs = until(lambda: dagster.runs() if all(status != "STARTED" for _, status in dagster.runs()) else [])
+        landed = until(lambda: ended(status for job, status in dagster.runs() if job == "summaries_collect_job"))
         checks = dagster.checks("summaries")
 
     assert answers["dagster/row_count"]["intValue"] == 1000
     assert answers["claude/unanswered"]["intValue"] == 0
     assert "sandbox answers" in answers["sandbox"]["mdStr"]
     assert checks == dict.fromkeys(("every_row_once", "succeeded", "truncated", "refused"), "SUCCEEDED")
-    landed = [status for job, status in runs if job == "summaries_collect_job"]
-    assert landed.count("SUCCESS") == 1
+    assert landed == ["SUCCESS"]
+
+
+def ended(statuses):
+    """Return the statuses when no run is under way; the one that was killed stays as it was, for Dagster."""
+    found = [*statuses]
+    return found if "STARTED" not in found else []

@@ -1,7 +1,7 @@
 """The sensor: what a tick does, says and requests, and what becomes of the runs that it requests."""
 
 import json
-import threading
+import socket
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -414,11 +414,12 @@ def test_a_fresh_daemon_knows_from_the_store_and_the_events_what_is_left_to_do(s
 
     fresh = locate(slow_sandbox, build_labels())
     again = fresh.tick()
-    elsewhere = Location(dg.DagsterInstance.ephemeral(), fresh.claude, build_labels())
+    with dg.DagsterInstance.ephemeral() as other:
+        elsewhere = Location(other, fresh.claude, build_labels()).look()
 
     assert not again.run_requests
     assert again.skip_message.endswith("its answers are materialized.")
-    assert elsewhere.look().materialized == ["labels"]
+    assert elsewhere.materialized == ["labels"]
 
 
 @pytest.mark.parametrize("cursor", ["", "null", "[]", '{"job_a": 3}', "torn {", '{"observed": 7}'])
@@ -471,14 +472,12 @@ def test_after_an_outage_the_sensor_goes_on_by_itself(slow_sandbox, locate):
     assert run.materialized == ["labels"]
 
 
-def test_an_api_that_never_answers_ends_a_tick_with_the_reason(slow_sandbox, locate):
+def test_an_api_that_never_answers_ends_a_tick_with_the_reason(slow_sandbox, locate, instance, store):
     locate(slow_sandbox, build_labels()).materialize("labels_batch")
-    with Meddler(slow_sandbox.url) as silent:
-        hold = threading.Event()
-        silent.meddle = lambda _seen, _true: hold.wait(30) and None
-        location = locate(silent, build_labels())
-        tick = location.tick()
-        hold.set()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        claude = ClaudeResource(base_url=url, api_key="sandbox", store=str(store))
+        tick = Location(instance, claude, build_labels()).tick()
 
     assert "could not be reached" in tick.skip_message
     assert json.loads(tick.cursor) == {"failures": 1}
