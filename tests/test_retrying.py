@@ -21,6 +21,7 @@ from claude_pipeline.cli import main
 from claude_pipeline.forms import build_form
 
 LIMIT = 4
+HOUR = 3600
 SCHEMA = {"score": int}
 TOOL = {
     "name": "rate",
@@ -260,31 +261,30 @@ def test_a_row_that_resume_gets_an_answer_for_is_asked_again_if_need_be(store):
 
 
 def test_a_job_canceled_while_it_asks_again_keeps_its_answers_and_resume_goes_on(store):
-    with cp.Sandbox(answer=prompt_of, batch_seconds=2) as sandbox:
+    with cp.Sandbox(answer=prompt_of, batch_seconds=HOUR) as sandbox:
         job = submit_to(sandbox, [LONG, "short"], store=store, max_tokens=LIMIT, on_truncated="retry")
-        while not job.advance().again.total:
-            pass
+        sandbox.advance_clock(HOUR)
+        assert job.advance().again.total == 1
         assert job.status().state == "in_progress"
         job.cancel()
-        job.wait(poll_interval=0.05)
+        end(job)
         assert (job.status().unanswered, job.status().again.canceled) == (0, 1)
         assert said(job, "response", "stop_reason") == [(LONG[:16], "max_tokens"), ("short", "end_turn")]
         job.resume()
-        job.wait(poll_interval=0.05)
-        assert said(job, "response", "stop_reason") == [(LONG, "end_turn"), ("short", "end_turn")]
+        sandbox.advance_clock(HOUR)
+        assert said(end(job), "response", "stop_reason") == [(LONG, "end_turn"), ("short", "end_turn")]
         assert_bill_is_right(job, sandbox)
 
 
 def test_while_rows_are_asked_again_the_first_answers_are_there(store):
-    with cp.Sandbox(answer=prompt_of, batch_seconds=2) as sandbox:
+    with cp.Sandbox(answer=prompt_of, batch_seconds=HOUR) as sandbox:
         job = submit_to(sandbox, [LONG, "short"], store=store, max_tokens=LIMIT, on_truncated="retry")
-        while not job.advance().again.total:
-            pass
+        sandbox.advance_clock(HOUR)
+        assert job.advance().again.total == 1
         assert said(job, "response", "attempts") == [(LONG[:16], 1), ("short", 1)]
         status = job.status()
         assert (status.requests, status.counts.succeeded, status.again.processing) == (2, 2, 1)
         assert status.reason == "Asking again, because answers were cut off or do not fit: 1 request."
-        job.wait(poll_interval=0.05)
 
 
 def test_a_budget_reckons_with_the_larger_limit(tmp_path):
