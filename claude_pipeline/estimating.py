@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _NOTHING = Range(0, 0, 0, 0)
 _OF_SUBMIT_ALONE = frozenset(
     {"name", "content", "id_column", "prefix", "preflight", "max_cost_usd", "prime_cache", "max_attempts"}
+    | {"on_invalid", "on_truncated"}
 )
 
 

@@ -146,4 +146,4 @@ def _warn_of_short_prefix(api: BatchesApi, form: RequestForm, params: dict[str, 
 
 
 def _warn(words: str) -> None:
-    warnings.warn(words, PipelineWarning, stacklevel=7)  # where submit was called
+    warnings.warn(words, PipelineWarning, stacklevel=8)  # where submit was called

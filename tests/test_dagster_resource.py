@@ -76,12 +76,12 @@ def test_a_streamed_answer_is_counted_when_it_was_read(claude):
 
 def test_calls_from_threads_are_all_counted(claude):
     def ask(context, claude):
-        client = claude.client(context)
-        threads = [Thread(target=client.messages.create, kwargs=ASK) for _thread in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with claude.client(context) as client:
+            threads = [Thread(target=client.messages.create, kwargs=ASK) for _thread in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
 
     assert said_by(claude, ask)["claude/calls"] == 8
 

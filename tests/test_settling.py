@@ -19,8 +19,9 @@ from recovering import (
 
 import claude_pipeline as cp
 from claude_pipeline import sending
-from claude_pipeline.batches import BatchesApi, make_client
+from claude_pipeline.batches import BatchesApi
 from claude_pipeline.store import Store
+from claude_pipeline.transport import make_client
 
 server, slow_server, folder, no_grace = (
     recovering.server,
