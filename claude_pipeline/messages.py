@@ -51,6 +51,9 @@ class MessagesApi(Transport):
         response = self._call("post", PATH, content=[content], stream=True, **options)
         try:
             yield LiveBody(response)
+        except ApiError as error:  # an error in the stream, which a gateway may have put the key into
+            error.args = (self._masked(str(error)),)
+            raise
         except httpx2.TimeoutException as error:
             message = f"Nothing came from the API for {idle_timeout:g} seconds."
             raise ApiError(message, error_type="timeout_error") from error

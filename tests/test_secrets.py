@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 from anthropic import Anthropic
 from meddler import Answer, Meddler, Seen
+from streams import whole_answers
+from test_events import message, sse
 
 import claude_pipeline as cp
 
@@ -205,3 +207,20 @@ def test_a_batch_whose_id_could_name_another_file_is_no_batch(sandbox, store, ta
         meddler.meddle = lambda _seen, _true: None
         assert job.wait(poll_interval=0).status().unanswered == 0
     assert sandbox.usage()["batches"] == 1
+
+
+def test_a_key_that_a_gateway_puts_into_a_stream_reaches_neither_the_row_nor_the_store(table, tmp_path):
+    told = {"type": "error", "error": {"type": "overloaded_error", "message": f"No room for {KEY}"}}
+    answers = iter([sse(message(), told)] * 3)
+    heard = []
+    with (
+        cp.Sandbox() as sandbox,
+        whole_answers(sandbox.url, answers) as url,
+        Anthropic(base_url=url, api_key=KEY) as key,
+    ):
+        options = {**OPTIONS, "client": key, "store": tmp_path / "store", "max_attempts": 3}
+        (row,) = cp.stream(table[:1], on_event=lambda _, event: heard.append(str(event)), **options)
+    assert row.error_message == "No room for ***"
+    assert any("retry" in event for event in heard)
+    assert not [event for event in heard if "retry" in event and KEY in event]
+    assert not files_with(KEY, tmp_path)
