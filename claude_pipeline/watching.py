@@ -70,7 +70,7 @@ class Watch:
 
 def _came_to(row: StreamedRow, width: int) -> tuple[str, str]:
     if row.is_in_progress:
-        return "⧗", f"in progress{f' in batch {row.batch_id}' if row.batch_id else ''}"
+        return "→", f"in progress{f' in batch {row.batch_id}' if row.batch_id else ''}"
     if row.result_type != "succeeded":
         return "✗", _head(f"{row.error_type}: {row.error_message}", width)
     return "✓" if row.error_type is None else "!", _head(row.response or "", width)
@@ -122,7 +122,7 @@ class NotebookView:
     def _draw(self, most: int = _LINES) -> str:
         rows = "".join(
             f'<div style="display:flex;gap:8px"><span style="flex:none;width:3em;text-align:right;opacity:.6">'
-            f"{line.number}</span><span>{line.state}</span><span>{escape(line.text)}</span></div>"
+            f'{line.number}</span><span style="flex:none;width:1.2em">{line.state}</span><span>{escape(line.text)}</span></div>'
             for line in self._watch.lines(most)
         )
         return f'<div style="font:13px/1.5 system-ui,sans-serif"><div>{escape(self._watch.head())}</div>{rows}</div>'

@@ -33,7 +33,7 @@ def test_lines_are_in_the_order_of_the_input_and_say_how_each_row_stands():
         Line(1, "!", "odd"),
         Line(2, "✓", "two lines"),
         Line(3, "✗", "api_error: No luck."),
-        Line(4, "⧗", "in progress in batch msgbatch_1"),
+        Line(4, "→", "in progress in batch msgbatch_1"),
         Line(5, "…", "so far so good"),
     ]
 

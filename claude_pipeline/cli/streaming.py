@@ -25,7 +25,7 @@ from claude_pipeline.cli.waiting import written
 Hear = Callable[[int, str], None]
 Note = Callable[[int, dict[str, Any]], None]
 
-_STYLES = {"✓": "green", "✗": "red", "!": "yellow", "⧗": "cyan", "…": "cyan"}
+_STYLES = {"✓": "green", "✗": "red", "!": "yellow", "→": "cyan", "…": "cyan"}
 
 
 class Streaming(Requesting, Answers):
