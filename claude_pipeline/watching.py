@@ -120,12 +120,14 @@ class NotebookView:
         self._handle.update(self._html(html))
 
     def _draw(self, most: int = _LINES) -> str:
-        rows = "".join(
-            f'<div style="display:flex;gap:8px"><span style="flex:none;width:3em;text-align:right;opacity:.6">'
-            f'{line.number}</span><span style="flex:none;width:1.2em">{line.state}</span><span>{escape(line.text)}</span></div>'
-            for line in self._watch.lines(most)
-        )
+        rows = "".join(map(_row, self._watch.lines(most)))
         return f'<div style="font:13px/1.5 system-ui,sans-serif"><div>{escape(self._watch.head())}</div>{rows}</div>'
+
+
+def _row(line: Line) -> str:
+    number = f'<span style="flex:none;width:3em;text-align:right;opacity:.6">{line.number:,}</span>'
+    state = f'<span style="flex:none;width:1.2em">{line.state}</span>'
+    return f'<div style="display:flex;gap:8px">{number}{state}<span>{escape(line.text)}</span></div>'
 
 
 class PlainView:
