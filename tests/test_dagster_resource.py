@@ -62,9 +62,10 @@ def test_a_streamed_answer_is_counted_when_it_was_read(claude):
     usages = []
 
     def ask(context, claude):
-        with claude.client(context).messages.stream(**ASK) as stream:
-            usages.append(stream.get_final_message().usage)
-        list(claude.client(context).messages.create(**ASK, stream=True))
+        with claude.client(context) as client:
+            with client.messages.stream(**ASK) as stream:
+                usages.append(stream.get_final_message().usage)
+            list(client.messages.create(**ASK, stream=True))
 
     said = said_by(claude, ask)
 
@@ -88,9 +89,9 @@ def test_calls_from_threads_are_all_counted(claude):
 
 def test_two_models_are_told_apart(claude):
     def ask(context, claude):
-        client = claude.client(context)
-        for model in ("claude-haiku-4-5", "claude-opus-5-5"):
-            client.messages.create(**ASK | {"model": model})
+        with claude.client(context) as client:
+            for model in ("claude-haiku-4-5", "claude-opus-5-5"):
+                client.messages.create(**ASK | {"model": model})
 
     said = said_by(claude, ask)
 
@@ -100,12 +101,12 @@ def test_two_models_are_told_apart(claude):
 
 def test_other_calls_and_refused_ones_are_not_counted(claude, sandbox):
     def ask(context, claude):
-        client = claude.client(context)
-        client.messages.count_tokens(model=ASK["model"], messages=ASK["messages"])
-        client.models.list()
-        sandbox.fail_next("messages", 400)
-        with pytest.raises(Exception, match="400"):
-            client.messages.create(**ASK)
+        with claude.client(context) as client:
+            client.messages.count_tokens(model=ASK["model"], messages=ASK["messages"])
+            client.models.list()
+            sandbox.fail_next("messages", 400)
+            with pytest.raises(Exception, match="400"):
+                client.messages.create(**ASK)
 
     assert said_by(claude, ask) == {}
 
@@ -113,7 +114,8 @@ def test_other_calls_and_refused_ones_are_not_counted(claude, sandbox):
 def test_the_calls_of_an_op_are_counted_on_its_output(claude):
     @dg.op
     def headline(context: dg.OpExecutionContext, claude: ClaudeResource) -> str:
-        return claude.client(context).messages.create(**ASK).content[0].text
+        with claude.client(context) as client:
+            return client.messages.create(**ASK).content[0].text
 
     @dg.job(resource_defs={"claude": claude})
     def ask():
@@ -133,7 +135,8 @@ def test_a_step_that_makes_several_assets_says_whose_calls_they_are(claude):
         with pytest.raises(cp.InputError) as raised:
             claude.client(context)
         heard.append(str(raised.value))
-        claude.client(context, asset_key=dg.AssetKey("two")).messages.create(**ASK)
+        with claude.client(context, asset_key=dg.AssetKey("two")) as client:
+            client.messages.create(**ASK)
 
     result = dg.materialize([both], resources={"claude": claude})
 

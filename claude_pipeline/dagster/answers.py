@@ -81,7 +81,8 @@ class Answers:
         self, context: dg.AssetExecutionContext, claude: ClaudeResource, status: "cp.Status", *, is_last: bool
     ) -> None:
         try:
-            claude.open_job(status.job_id).advance()
+            with claude.open_job(status.job_id) as job:
+                job.advance()
         except cp.PipelineError as error:  # the trouble of an older job keeps nobody from the answers of the last
             if is_last:
                 raise
@@ -94,7 +95,8 @@ class Answers:
         if not any(status.state in OPEN and status.is_due for status in self.all_jobs(claude)):
             return
         try:
-            cp.advance(store=claude.store_path(), client=claude.client())
+            with claude.client() as client:
+                cp.advance(store=claude.store_path(), client=client)
         except cp.PipelineError as error:  # the trouble of another partition is its own run's
             context.log.warning(str(error))
 

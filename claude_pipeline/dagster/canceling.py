@@ -28,9 +28,9 @@ def build_cancel_job(answers: Answers) -> dg.JobDefinition:
         if not chosen:
             context.log.info("No job of %s is open.", key)
         for status in chosen:
-            with in_words():
-                context.log.info(repr(claude.open_job(status.job_id)))
-                claude.open_job(status.job_id).cancel()
+            with in_words(), claude.open_job(status.job_id) as job:
+                context.log.info(repr(job))
+                job.cancel()
 
     @dg.job(
         name=f"{name}_cancel_job",

@@ -1,6 +1,8 @@
 """Where credentials and the store are told, once for a code location."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +109,11 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         """Return the store's folder."""
         return cp.find_store(self.store)
 
-    def open_job(self, job_id: str) -> "cp.Job":
-        """Open a job of the store."""
-        return cp.open_job(job_id, store=self.store_path(), client=self.client())
+    @contextmanager
+    def open_job(self, job_id: str) -> Iterator["cp.Job"]:
+        """Open a job of the store, with a client that is closed when the body is done."""
+        with self.client() as client:
+            yield cp.open_job(job_id, store=self.store_path(), client=client)
 
     def resume_command(self, job_id: str) -> str:
         """Return what to type when a blocked job may go on."""

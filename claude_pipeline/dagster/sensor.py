@@ -104,8 +104,8 @@ def _look(answers: Answers, claude: ClaudeResource, cursor: Cursor, *, polled_wi
     if not any(status.state in OPEN for status in jobs):
         return jobs
     seconds = _CALL_SECONDS[min(cursor.failures, len(_CALL_SECONDS) - 1)]
-    client = claude.client().with_options(timeout=seconds)
-    polled = cp.poll(store=claude.store_path(), client=client, unless_polled_within=polled_within)
+    with claude.client().with_options(timeout=seconds) as client:
+        polled = cp.poll(store=claude.store_path(), client=client, unless_polled_within=polled_within)
     is_failure = any("could not be reached" in (status.reason or "") for status in polled)
     cursor.failures = cursor.failures + 1 if is_failure else 0
     by_id = {status.job_id: status for status in polled}

@@ -64,8 +64,10 @@ def stream_rows(
     known: dict[str, Any] = {key: request[key] for key in request.keys() & cp.StreamOptions.__optional_keys__}
     firsts: list[float] = []
     speeds: list[float] = []
-    known |= {"store": claude.store_path(), "client": claude.client()}
-    with cp.stream(table, name=name, **known) as rows:
+    with (
+        claude.client() as client,
+        cp.stream(table, name=name, store=claude.store_path(), client=client, **known) as rows,
+    ):
         for row in rows:
             context.log.info(_line(row))
             if row.seconds_to_first_token is not None:

@@ -80,7 +80,8 @@ class Submission:
             else:
                 said = submission_metadata(streamed.job.status(), store)
                 return said | streamed.metadata() | claude.describe()
-        job = cp.submit(table, name=name, store=store, client=claude.client(), **request)
+        with claude.client() as client:
+            job = cp.submit(table, name=name, store=store, client=client, **request)
         context.log.info(repr(job))
         return submission_metadata(job.status(), store) | claude.describe()
 

@@ -10,14 +10,13 @@ import dagster as dg
 import msgspec
 
 import claude_pipeline as cp
+from claude_pipeline.events import EventReader
 from claude_pipeline.pricing import LIST_PRICE, PriceList, TokenUsage
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
-
-_DATA = b"data:"
 
 
 class _CacheCreation(msgspec.Struct):
@@ -137,13 +136,11 @@ class _StreamReader:
 
     def __init__(self) -> None:
         self.message: _Message | None = None
-        self._line = b""
+        self._events = EventReader()
 
     def feed(self, chunk: bytes) -> None:
-        *lines, self._line = (self._line + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(_DATA):
-                self._take(msgspec.json.decode(line.removeprefix(_DATA), type=_Event))
+        for data in self._events.feed(chunk):
+            self._take(msgspec.json.decode(data, type=_Event))
 
     def _take(self, event: _Event) -> None:
         if event.message is not None:
