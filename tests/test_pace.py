@@ -87,7 +87,7 @@ def test_everybody_rests_when_the_api_says_so_and_half_as_many_go_on(places):
     pace = Pace(most=8)
     for _ in range(8):
         pace.note({})
-    pace.slow_down(0.5)
+    pace.slow_down(2.0)
     waiting = places(pace, 8)
     assert waiting.settle(0) == 0
     assert waiting.settle(4) == 4
@@ -95,7 +95,7 @@ def test_everybody_rests_when_the_api_says_so_and_half_as_many_go_on(places):
 
 def test_a_limit_that_is_used_up_is_waited_for_by_the_apis_clock(places):
     pace = Pace(most=2)
-    pace.note(limits(requests=(0, 0.7), input_tokens=(10, 3600)))
+    pace.note(limits(requests=(0, 2.0), input_tokens=(10, 3600)))
     waiting = places(pace, 1)
     assert waiting.settle(0) == 0
     assert waiting.settle(1) == 1
