@@ -15,7 +15,7 @@ from typing import Any
 
 from claude_pipeline.errors import StoreError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _PATIENCE_SECONDS = 60.0
 
 _SCHEMA = """
@@ -46,7 +46,10 @@ CREATE TABLE jobs (
     lease_until DOUBLE PRECISION,
     created_at DOUBLE PRECISION NOT NULL,
     submitted_at DOUBLE PRECISION NOT NULL,
-    ended_at DOUBLE PRECISION
+    ended_at DOUBLE PRECISION,
+    submitted_by TEXT,
+    submitted_from TEXT,
+    pruned_at DOUBLE PRECISION
 );
 CREATE TABLE shards (
     shard INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -86,7 +89,10 @@ CREATE TABLE shards (
     cache_write_tokens BIGINT NOT NULL DEFAULT 0,
     cache_saved_usd DOUBLE PRECISION DEFAULT 0,
     cost_usd DOUBLE PRECISION DEFAULT 0,
-    reserved_usd DOUBLE PRECISION
+    reserved_usd DOUBLE PRECISION,
+    collected_at DOUBLE PRECISION,
+    pruned_at DOUBLE PRECISION,
+    deleted_at DOUBLE PRECISION
 );
 CREATE INDEX shards_by_state ON shards (account, state);
 CREATE INDEX shards_by_job ON shards (job_id);
@@ -148,6 +154,14 @@ ALTER TABLE shards ADD COLUMN truncated BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE shards ADD COLUMN refused BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE shards ADD COLUMN paused BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE shards ADD COLUMN misfits BIGINT NOT NULL DEFAULT 0
+""",
+    4: """
+ALTER TABLE jobs ADD COLUMN submitted_by TEXT;
+ALTER TABLE jobs ADD COLUMN submitted_from TEXT;
+ALTER TABLE jobs ADD COLUMN pruned_at DOUBLE PRECISION;
+ALTER TABLE shards ADD COLUMN collected_at DOUBLE PRECISION;
+ALTER TABLE shards ADD COLUMN pruned_at DOUBLE PRECISION;
+ALTER TABLE shards ADD COLUMN deleted_at DOUBLE PRECISION
 """,
 }
 

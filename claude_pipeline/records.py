@@ -48,6 +48,8 @@ class JobRecord:
     Attributes:
         refusals: Why rows cannot be sent, as the JSON of `Refusal`s.
         asking: Which asking of its rows is planned or awaited: 0 is the first, later ones ask some again.
+        submitted_by: The user who submitted it, and `submitted_from` the host.
+        pruned_at: When its input and answers were removed from the store.
     """
 
     job_id: str
@@ -71,6 +73,9 @@ class JobRecord:
     created_at: float
     submitted_at: float
     ended_at: float | None
+    submitted_by: str | None
+    submitted_from: str | None
+    pruned_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,9 @@ class Shard:
         reserved_usd: The most that its requests can cost, once a budget has asked for it; None if nobody knows.
         stream_id: What its results are called if it is streamed; it then has no batch.
         missing_from: The batches that delivered no line for these requests, which are asked again because of it.
+        collected_at: When its results came into the store.
+        pruned_at: When its results were removed from the store.
+        deleted_at: When its batch was deleted at the API.
     """
 
     shard: int
@@ -125,6 +133,9 @@ class Shard:
     cache_saved_usd: float | None
     cost_usd: float | None
     reserved_usd: float | None
+    collected_at: float | None
+    pruned_at: float | None
+    deleted_at: float | None
 
     @property
     def results_id(self) -> str:
