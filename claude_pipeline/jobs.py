@@ -25,7 +25,7 @@ from claude_pipeline.failures import Picked, Which, labels, pick
 from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings, is_amount
-from claude_pipeline.progress import showing
+from claude_pipeline.progress import shown_live, this_cell
 from claude_pipeline.records import PLANNED, JobRecord
 from claude_pipeline.refusals import is_passing
 from claude_pipeline.reports import Note, report
@@ -65,12 +65,16 @@ class Job:
         self._client = client
         self._session = session
         self._notes: list[Note] = []
+        self._shown_in: int | None = None
 
     def __repr__(self) -> str:
         return f"<Job {one_line(self.status())}>"
 
-    def _repr_html_(self) -> str:
-        return card(self.status())
+    def _repr_html_(self) -> str | None:
+        # Under a cell that has waited stands its card already.
+        if self._shown_in is not None and self._shown_in == this_cell():
+            return None
+        return card(self.status(), now=time.time())
 
     @property
     def _record(self) -> JobRecord:
@@ -143,7 +147,8 @@ class Job:
         """Advance until the job has ended; sleep `poll_interval` seconds in between.
 
         However many processes wait on one store, its batches are looked at twice in that time at most.
-        `on_status` is given each status. Without it a notebook shows a progress bar.
+        `on_status` is given each status. Without it a notebook shows the job's card and keeps it up to date; scripts
+        and shells stay silent.
 
         Raises:
             WaitTimeoutError: It has not ended after `timeout` seconds; its batches run on.
@@ -151,19 +156,24 @@ class Job:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         polled_within = 0.0
-        with showing(on_status) as show:
-            while True:
-                status = self._advance(unless_polled_within=polled_within)
-                polled_within = poll_interval / 2
+        show = on_status or self._live()
+        while True:
+            status = self._advance(unless_polled_within=polled_within)
+            polled_within = poll_interval / 2
+            if show:
                 show(status)
-                if status.state == "ended":
-                    return self
-                if status.state == "blocked":
-                    raise JobBlockedError(self.job_id, reason=status.reason or "")
-                left = poll_interval if deadline is None else deadline - time.monotonic()
-                if deadline is not None and left <= 0:
-                    raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
-                time.sleep(min(poll_interval, left))
+            if status.state == "ended":
+                return self
+            if status.state == "blocked":
+                raise JobBlockedError(self.job_id, reason=status.reason or "")
+            left = poll_interval if deadline is None else deadline - time.monotonic()
+            if deadline is not None and left <= 0:
+                raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
+            time.sleep(min(poll_interval, left))
+
+    def _live(self) -> Callable[[Status], None] | None:
+        self._shown_in = this_cell()
+        return None if self._shown_in is None else shown_live()
 
     def status(self) -> Status:
         """Say where the job stands, from the ledger alone."""
