@@ -50,6 +50,7 @@ def arrow_to_frame(table: pa.Table, **options: Any) -> "pd.DataFrame":  # noqa: 
     """
     import pandas as pd  # noqa: PLC0415  who wants a frame waits for it
 
+    table = _with_its_range(table)
     told = json.loads((table.schema.metadata or {}).get(_KEY, "{}"))
     if not told or _OWN_TYPES & options.keys():
         frame: pd.DataFrame = table.to_pandas(**options)
@@ -272,6 +273,17 @@ def _restored_level(column: pa.ChunkedArray, found: "pd.Index[Any]", told: Mappi
     values = _restored(column, found, told)
     level: pd.Index[Any] = pd.Index(values, dtype=values.dtype)
     return level
+
+
+def _with_its_range(table: pa.Table) -> pa.Table:
+    """Let a range of labels end with the rows: pyarrow counts from 0 where a limit has cut them."""
+    described = table.schema.pandas_metadata
+    match described:
+        case {"index_columns": [{"kind": "range", "start": start, "step": step} as labels]}:
+            labels["stop"] = start + step * table.num_rows
+        case _:
+            return table
+    return table.replace_schema_metadata({**table.schema.metadata, b"pandas": json.dumps(described).encode()})
 
 
 def _with_index(frame: "pd.DataFrame", stored: list[pa.ChunkedArray], told: Mapping[str, Any]) -> "pd.DataFrame":
