@@ -24,6 +24,7 @@ from claude_pipeline.errors import (
 from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
+    from claude_pipeline.billing import costs
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
     from claude_pipeline.estimating import estimate
@@ -72,6 +73,7 @@ __all__ = [
     "advance",
     "check_output",
     "compare",
+    "costs",
     "estimate",
     "find_store",
     "list_jobs",
@@ -98,6 +100,7 @@ _LATE = {
     "advance": "jobs",
     "check_output": "outputs",
     "compare": "comparing",
+    "costs": "billing",
     "estimate": "estimating",
     "find_store": "store",
     "list_jobs": "jobs",

@@ -10,7 +10,9 @@ Fact = tuple[str, str]
 
 LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "NAME")
 BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
-_RIGHT = frozenset({"ROWS", "ANSWERED", "COST", "REQUESTS", "ATTEMPT", "TOOK"})
+_RIGHT = frozenset(
+    {"ROWS", "ANSWERED", "COST", "REQUESTS", "ATTEMPT", "TOOK", "ANSWERS", "TOKENS IN", "TOKENS OUT", "LIST", "SAVED"}
+)
 
 
 def one_line(status: Status) -> str:

@@ -28,6 +28,7 @@ COMMANDS = [
     "compare",
     "cancel",
     "resume",
+    "costs",
     "budget",
     "sandbox",
     "demo",

@@ -7,6 +7,7 @@ from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, re
 from claude_pipeline.cli.mending import ask_again, failed
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
+from claude_pipeline.cli.spending import costs
 from claude_pipeline.cli.streaming import stream
 from claude_pipeline.cli.trying import demo
 
@@ -45,6 +46,7 @@ main = Shell(
         compare,
         cancel,
         resume,
+        costs,
         budget,
         sandbox,
         demo,
