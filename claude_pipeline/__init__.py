@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from claude_pipeline.estimating import estimate
     from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
     from claude_pipeline.outputs import check_output
+    from claude_pipeline.pruning import Pruned, PrunedJob, prune
     from claude_pipeline.sandbox import Sandbox
     from claude_pipeline.sources import Source
     from claude_pipeline.store import find_store
@@ -55,6 +56,8 @@ __all__ = [
     "OutputError",
     "PipelineError",
     "PipelineWarning",
+    "Pruned",
+    "PrunedJob",
     "Range",
     "RequestCounts",
     "ResultsError",
@@ -80,6 +83,7 @@ __all__ = [
     "make_client",
     "open_job",
     "poll",
+    "prune",
     "set_budget",
     "stream",
     "stream_frame",
@@ -90,6 +94,8 @@ _LATE = {
     "Comparison": "comparing",
     "Estimate": "estimates",
     "Job": "jobs",
+    "Pruned": "pruning",
+    "PrunedJob": "pruning",
     "Range": "estimates",
     "Sandbox": "sandbox",
     "Source": "sources",
@@ -107,6 +113,7 @@ _LATE = {
     "make_client": "transport",
     "open_job": "jobs",
     "poll": "jobs",
+    "prune": "pruning",
     "set_budget": "jobs",
     "stream": "streaming",
     "stream_frame": "watching",

@@ -41,7 +41,9 @@ _FIGURES = [
 _Key = tuple[str | None, ...]
 
 
-def costs(*, by: By = "day", since: Day = None, until: Day = None, store: StorePath = None) -> pa.Table:
+def costs(
+    *, by: By = "day", since: Day = None, until: Day = None, store: StorePath = None, ledger: str | None = None
+) -> pa.Table:
     """Sum up what the answers of a store have cost, for each account by itself.
 
     What was pruned counts as well. An answer counts on the day on which it came into the store.
@@ -51,6 +53,7 @@ def costs(*, by: By = "day", since: Day = None, until: Day = None, store: StoreP
         since: The first day, such as "2026-11-01" or a `datetime.date`, in UTC like all days here.
         until: The last day; it counts as a whole.
         store: The store, as for `submit`.
+        ledger: Its ledger, as for `submit`.
 
     Returns:
         `account`, `day`, `model` or `job_id` and `name`, then `answers`, tokens as in a `Status`, and dollars:
@@ -64,7 +67,7 @@ def costs(*, by: By = "day", since: Day = None, until: Day = None, store: StoreP
     if by not in get_args(By):
         raise InputError(f"by is {by!r}. Give one of {', '.join(get_args(By))}.")
     first, last = _read_day("since", since), _read_day("until", until)
-    opened = existing_store(find_store(store))
+    opened = existing_store(find_store(store), ledger)
     if opened is None:
         return _table([], by)
     for shard in opened.ledger.unknown_usage():

@@ -116,10 +116,11 @@ class Books(States):
         sql = "SELECT COALESCE(batch_id, stream_id) FROM shards WHERE pruned_at IS NOT NULL"
         return {results_id for (results_id,) in self._database.rows(sql)}
 
-    def is_pruned(self, job_id: str) -> bool:
-        """Tell whether a job is pruned; nobody changes it before the end of the transaction that asks."""
-        touched = "UPDATE jobs SET pruned_at = pruned_at WHERE job_id = ? AND pruned_at IS NOT NULL"
-        return self._database.run(touched, (job_id,)) == 1
+    def hold_job(self, job_id: str) -> bool:
+        """Let nobody else change a job before this transaction ends; tell whether it is pruned."""
+        self._database.run("UPDATE jobs SET changes = changes WHERE job_id = ?", (job_id,))
+        job = self.job(job_id)
+        return job is not None and job.pruned_at is not None
 
     def deletable_batches(self, before: float) -> list[Shard]:
         """List the shards whose results came into the store before a moment, and whose batch the API may still have."""
@@ -128,6 +129,10 @@ class Books(States):
             " AND reason IS NULL AND deleted_at IS NULL AND collected_at < ? ORDER BY shard"
         )
         return [Shard(*row) for row in self._database.rows(sql, (before,))]
+
+    def note_deleted(self, shard: int) -> None:
+        """Note that the API has the batch of a shard no more."""
+        self._database.run("UPDATE shards SET deleted_at = ? WHERE shard = ?", (self.now(), shard))
 
 
 def _limit_key(per: Per | None) -> str:

@@ -30,6 +30,7 @@ COMMANDS = [
     "resume",
     "costs",
     "budget",
+    "prune",
     "sandbox",
     "demo",
 ]

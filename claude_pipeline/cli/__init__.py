@@ -5,6 +5,7 @@ from claude_pipeline.cli.comparing import compare
 from claude_pipeline.cli.estimating import estimate
 from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, resume, status, wait, write
 from claude_pipeline.cli.mending import ask_again, failed
+from claude_pipeline.cli.pruning import prune
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
 from claude_pipeline.cli.spending import costs
@@ -48,6 +49,7 @@ main = Shell(
         resume,
         costs,
         budget,
+        prune,
         sandbox,
         demo,
     ],

@@ -36,7 +36,16 @@ _Row = dict[str, Any]
 @click.option("--out", metavar="PATH", help="Draw a picture here: .png, .svg or .pdf.")
 @options.store
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
-def costs(*, by: str, since: str | None, until: str | None, out: str | None, store: str | None, as_json: bool) -> None:
+def costs(
+    *,
+    by: str,
+    since: str | None,
+    until: str | None,
+    out: str | None,
+    store: str | None,
+    ledger: str | None,
+    as_json: bool,
+) -> None:
     """Tell what the answers of a store have cost, by day, by model or by job.
 
     COST was paid; LIST is the same at list price, which streamed answers cost
@@ -49,7 +58,8 @@ def costs(*, by: str, since: str | None, until: str | None, out: str | None, sto
     """  # noqa: D301  # click keeps the lines after a backspace as they are
     if out is not None:
         _check_picture(out)
-    rows = cp.costs(by=by, since=since, until=until, store=store).to_pylist()  # type: ignore[arg-type]  # checked
+    table = cp.costs(by=by, since=since, until=until, store=store, ledger=ledger)  # type: ignore[arg-type]  # checked
+    rows = table.to_pylist()
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False, default=str))
     elif rows:
