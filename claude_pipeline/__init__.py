@@ -25,10 +25,11 @@ from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
     from claude_pipeline.billing import costs
+    from claude_pipeline.ceilings import BudgetStatus, list_budgets, set_budget
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
     from claude_pipeline.estimating import estimate
-    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
+    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll
     from claude_pipeline.outputs import check_output
     from claude_pipeline.pruning import Pruned, PrunedJob, prune
     from claude_pipeline.sandbox import Sandbox
@@ -46,6 +47,7 @@ __all__ = [
     "AccountError",
     "ApiError",
     "BatchStatus",
+    "BudgetStatus",
     "Comparison",
     "CredentialsError",
     "Estimate",
@@ -79,6 +81,7 @@ __all__ = [
     "costs",
     "estimate",
     "find_store",
+    "list_budgets",
     "list_jobs",
     "make_client",
     "open_job",
@@ -91,6 +94,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "BudgetStatus": "ceilings",
     "Comparison": "comparing",
     "Estimate": "estimates",
     "Job": "jobs",
@@ -109,12 +113,13 @@ _LATE = {
     "costs": "billing",
     "estimate": "estimating",
     "find_store": "store",
+    "list_budgets": "ceilings",
     "list_jobs": "jobs",
     "make_client": "transport",
     "open_job": "jobs",
     "poll": "jobs",
     "prune": "pruning",
-    "set_budget": "jobs",
+    "set_budget": "ceilings",
     "stream": "streaming",
     "stream_frame": "watching",
     "submit": "submitting",
