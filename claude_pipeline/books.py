@@ -7,6 +7,7 @@ from claude_pipeline.records import JobRecord, ModelUsage, Shard
 from claude_pipeline.states import JOB_COLUMNS, SHARD_COLUMNS, States
 
 Per = Literal["month"]
+PERIODS: tuple[Per | None, ...] = (None, "month")
 
 _USAGE = ", ".join(f"shard_models.{name}" for name in ModelUsage._fields)
 
@@ -40,10 +41,10 @@ class Books(States):
 
     def record_usage(self, shard: int, usages: Iterable[ModelUsage]) -> None:
         """Keep what the models have answered in a shard, unless that is known."""
-        values = [(shard, *usage) for usage in usages]
-        self._database.run_many(
-            "INSERT INTO shard_models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values
-        )
+        with self.transaction():
+            if not self._database.rows("SELECT 1 FROM shard_models WHERE shard = ?", (shard,)):
+                values = [(shard, *usage) for usage in usages]
+                self._database.run_many("INSERT INTO shard_models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def spent(self, since: float, until: float) -> list[Spent]:
         """List what was answered from one moment to before another."""
@@ -69,6 +70,11 @@ class Books(States):
         """Return what the store may cost each account in dollars, ever or in a month, if that is limited."""
         rows = self._database.rows("SELECT value FROM meta WHERE key = ?", (_limit_key(per),))
         return float(rows[0][0]) if rows else None
+
+    @property
+    def is_limited(self) -> bool:
+        """Tell whether the store has a budget."""
+        return any(self.max_cost_usd(per) is not None for per in PERIODS)
 
     def limit_cost(self, max_cost_usd: float | None, per: Per | None = None, *, until: float) -> None:
         """Limit what the store may cost each account, ever or in a month, or no longer; what waited `until` may go."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from claude_pipeline.bodies import shard_requests
-from claude_pipeline.books import Per
+from claude_pipeline.books import PERIODS, Per
 from claude_pipeline.display import usd
 from claude_pipeline.measuring import Scales, weigh
 from claude_pipeline.planning import Settings
@@ -55,7 +55,7 @@ class Budget(NamedTuple):
 
 def store_budgets(store: Store, account: int) -> list[Budget]:
     """Return what a store may cost an account, ever and this month (UTC), as far as that is limited."""
-    limits: dict[Per | None, float | None] = {per: store.ledger.max_cost_usd(per) for per in (None, "month")}
+    limits: dict[Per | None, float | None] = {per: store.ledger.max_cost_usd(per) for per in PERIODS}
     return [budget_of_store(store, account, per, limit) for per, limit in limits.items() if limit is not None]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 
-from claude_pipeline.books import Per
+from claude_pipeline.books import PERIODS, Per
 from claude_pipeline.budgets import Month, budget_of_store
 from claude_pipeline.errors import InputError
 from claude_pipeline.planning import is_amount
@@ -30,7 +30,7 @@ def set_budget(
     """
     if max_cost_usd is not None and not is_amount(max_cost_usd):
         raise InputError(f"The budget is {max_cost_usd!r}. Give dollars, such as 25, or None for no limit.")
-    if per not in (None, "month"):
+    if per not in PERIODS:
         raise InputError(f"per is {per!r}. Pass per='month', or leave it out.")
     books = Store(find_store(store), ledger).ledger
     books.limit_cost(max_cost_usd, per, until=Month.of(books.now()).end)
@@ -58,9 +58,8 @@ class BudgetStatus:
 def list_budgets(*, store: StorePath = None, ledger: str | None = None) -> list[BudgetStatus]:
     """Tell what a store has cost each account, ever and this month (UTC), and what `set_budget` leaves of it."""
     opened = existing_store(find_store(store), ledger)
-    periods: tuple[Per | None, ...] = (None, "month")
     accounts = opened.ledger.accounts() if opened else {}
-    return [_tell_budget(opened, *account, per) for account in accounts.items() for per in periods if opened]
+    return [_tell_budget(opened, *account, per) for account in accounts.items() for per in PERIODS if opened]
 
 
 def _tell_budget(store: Store, account: int, name: str, per: Per | None) -> BudgetStatus:

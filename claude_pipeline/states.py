@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from claude_pipeline.database import Database, assignments, conditions, marks
+from claude_pipeline.errors import StoreError
 from claude_pipeline.records import OPEN_JOBS, QUEUED, JobRecord, Shard, ShardState
 from claude_pipeline.shards import Members
 from claude_pipeline.status import JobState
@@ -123,8 +124,18 @@ class States:
         return Shard(*rows[0]) if rows else None
 
     def members(self, shard: int) -> Members:
-        """Return which requests a shard holds."""
-        ((addresses, rows),) = self._database.rows("SELECT addresses, rows FROM members WHERE shard = ?", (shard,))
+        """Return which requests a shard holds.
+
+        Raises:
+            StoreError: It was pruned.
+        """
+        found = self._database.rows("SELECT addresses, rows FROM members WHERE shard = ?", (shard,))
+        if not found:
+            raise StoreError(
+                "These answers were pruned while they were read. Submit the same table again to have it answered anew, "
+                "and paid for again."
+            )
+        ((addresses, rows),) = found
         return Members(addresses, np.frombuffer(rows, dtype=np.int64))
 
     def shards(
