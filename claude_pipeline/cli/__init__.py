@@ -6,6 +6,7 @@ from claude_pipeline.cli.estimating import estimate
 from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, resume, status, wait, write
 from claude_pipeline.cli.mending import ask_again, failed
 from claude_pipeline.cli.rehearsing import sandbox
+from claude_pipeline.cli.reporting import report
 from claude_pipeline.cli.shell import Shell
 from claude_pipeline.cli.streaming import stream
 from claude_pipeline.cli.trying import demo
@@ -40,6 +41,7 @@ main = Shell(
         wait,
         advance,
         write,
+        report,
         failed,
         ask_again,
         compare,
