@@ -29,7 +29,9 @@ COMMANDS = [
     "compare",
     "cancel",
     "resume",
+    "costs",
     "budget",
+    "prune",
     "sandbox",
     "demo",
 ]
