@@ -25,6 +25,7 @@ from claude_pipeline.errors import (
 from claude_pipeline.failures import Picked, Which, labels, pick
 from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write
+from claude_pipeline.pages import write_page
 from claude_pipeline.planning import Settings
 from claude_pipeline.progress import shown_live, this_cell
 from claude_pipeline.records import PLANNED, JobRecord
@@ -230,6 +231,17 @@ class Job:
             OutputError: The suffix is unknown, or the place cannot be written.
         """
         return write(self._store, self.kept_record, path)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML page about the job, as far as it is known by now: rows, tokens, time, cost, errors.
+
+        The page needs neither scripts nor the network, and holds none of the prompts and answers.
+
+        Raises:
+            OutputError: There is no such folder, or the path is one.
+            PipelineError: matplotlib is missing, which the extra `plot` brings.
+        """
+        return write_page(self._store, self.kept_record, self.status(), path)
 
     def failed(self) -> "pd.DataFrame":
         """Return the rows without an answer: their columns and errors, labeled as in `to_pandas`.

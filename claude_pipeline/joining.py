@@ -32,13 +32,13 @@ _LOCATED = np.dtype([("row", "<i8"), ("position", "<i8"), ("address", f"V{ID_BYT
 
 
 def join(
-    store: Store, job: JobRecord, *, schema: pa.Schema = ANSWER_SCHEMA
+    store: Store, job: JobRecord, *, schema: pa.Schema = ANSWER_SCHEMA, columns: list[str] | None = None
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """Yield the input in batches, each with the answers of its rows; null where there is none yet.
+    """Yield the input, or these columns of it, in batches, each with the answers of its rows; null where there is none.
 
     With `LINE_SCHEMA` the line that an answer came in comes along, unless the store keeps none.
     """
-    for _, batch, (first, *later) in _join(store, job, schema, _askings(store, job), columns=None):
+    for _, batch, (first, *later) in _join(store, job, schema, _askings(store, job), columns=columns):
         yield batch, reduce(_lay_over, later, first)
 
 

@@ -23,6 +23,7 @@ COMMANDS = [
     "wait",
     "advance",
     "write",
+    "report",
     "failed",
     "ask-again",
     "compare",

@@ -7,6 +7,7 @@ from claude_pipeline.cli.following import advance, cancel, list_jobs, resume, st
 from claude_pipeline.cli.mending import ask_again, failed
 from claude_pipeline.cli.pruning import prune
 from claude_pipeline.cli.rehearsing import sandbox
+from claude_pipeline.cli.reporting import report
 from claude_pipeline.cli.shell import Shell
 from claude_pipeline.cli.spending import budget, costs
 from claude_pipeline.cli.streaming import stream
@@ -42,6 +43,7 @@ main = Shell(
         wait,
         advance,
         write,
+        report,
         failed,
         ask_again,
         compare,
