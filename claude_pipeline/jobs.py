@@ -21,6 +21,7 @@ from claude_pipeline.errors import (
     WaitTimeoutError,
 )
 from claude_pipeline.failures import Picked, Which, labels, pick
+from claude_pipeline.logs import tell
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings, is_amount
 from claude_pipeline.progress import showing
@@ -127,6 +128,7 @@ class Job:
             if not is_passing(error):
                 raise
             self._notes = [Note(f"{error} Trying again.")]
+            tell("job.put_off", job_id=self.job_id, reason=self._notes[0].words)
         return self.status()
 
     def wait(
@@ -254,7 +256,9 @@ class Job:
     def cancel(self) -> Status:
         """Cancel what only this job waits for. Requests already answered stay answered, and billed."""
         self._start_session()
-        self._store.ledger.move_job(self.job_id, ("planning", "in_progress", "blocked"), state="canceling", reason=None)
+        states: tuple[JobState, ...] = ("planning", "in_progress", "blocked")
+        if self._store.ledger.move_job(self.job_id, states, state="canceling", reason=None):
+            tell("job.canceling", job_id=self.job_id)
         return self.advance()
 
     def resume(self) -> Status:
@@ -270,7 +274,8 @@ class Job:
             states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
             # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
             forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
-            ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten)
+            if ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten):
+                tell("job.resumed", job_id=self.job_id)
         return self.advance()
 
 

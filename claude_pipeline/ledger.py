@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
+from claude_pipeline.logs import tell
 from claude_pipeline.records import (
     FAILED,
     PLANNED,
@@ -75,6 +76,7 @@ class Ledger(States):
                 members = self._keep_won(job.account, shard, members)
             if members:
                 self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
+                tell("batch.planned", job_id=job.job_id, shard=shard, requests=len(members))
             else:
                 self._delete_shard(shard)
         return members

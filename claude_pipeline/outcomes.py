@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from claude_pipeline.derived import AnswerOptions, Derived
 from claude_pipeline.records import FAILED
 from claude_pipeline.results import Decoded, Verdict
-from claude_pipeline.status import total_usd
+from claude_pipeline.status import rounded_usd, total_usd
 
 # What the ledger sums up of a results file, and where it stands there.
 _TOKENS = {
@@ -73,6 +73,11 @@ class Outcome:
         spent = None if costs.null_count else pc.sum(costs).as_py() or 0.0
         self.cost_usd = total_usd([self.cost_usd, spent])
         self.cache_saved_usd = total_usd([self.cache_saved_usd, *decoded.cache_saved_usd])
+
+    def told(self) -> dict[str, object]:
+        """Return what is logged of a shard that is done."""
+        tallies = {kind: self.tallies[kind] for kind in ("succeeded", *FAILED)}
+        return {**tallies, **{kind: self.tokens[kind] for kind in _TOKENS}, "cost_usd": rounded_usd(self.cost_usd)}
 
     def recorded(self, failed: Mapping[int, str]) -> dict[str, object]:
         """Return what the ledger records of a shard that is done, whose requests at `failed` get no answer."""

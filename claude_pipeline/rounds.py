@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from claude_pipeline.advancing import Advance
 from claude_pipeline.errors import AccountError, ApiError, PipelineError
+from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings
 from claude_pipeline.records import OPEN_JOBS, JobRecord
 from claude_pipeline.refusals import is_passing
@@ -79,6 +80,7 @@ class _Look:
         except PipelineError as error:
             if isinstance(error, ApiError) and is_passing(error):
                 self._notes = [Note(f"{error} Trying again.")]
+                tell("job.put_off", job_id=None, reason=self._notes[0].words)
             else:
                 self.error = error
         if self._account is not None and any(note.shard is None for note in self._notes):

@@ -12,6 +12,7 @@ from claude_pipeline.budgets import store_budget
 from claude_pipeline.display import usd
 from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
+from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings
 from claude_pipeline.preflight import preflight as check_first
 from claude_pipeline.pricing import PRICES_FILE, PriceList
@@ -56,6 +57,8 @@ def start(
         _check_cost(store, session, settings, estimated)
     store.keep_input(taken.path, job_id)
     store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
+    told = {"source": settings.label, "model": settings.model, "job_name": name}
+    tell("job.submitted", job_id=job_id, rows=taken.rows, **told)
     return job_id
 
 

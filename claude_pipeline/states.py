@@ -1,13 +1,14 @@
 """Accounts, jobs and shards as they stand, and every change of their state: a compare-and-set in one transaction."""
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from claude_pipeline import logs
 from claude_pipeline.database import Database, assignments, conditions, marks
 from claude_pipeline.records import OPEN_JOBS, QUEUED, JobRecord, Shard, ShardState
 from claude_pipeline.shards import Members
@@ -24,9 +25,11 @@ class States:
         self._database = Database(path)
         self.now = self._database.now
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Run what the body does as one transaction."""
-        return self._database.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run what the body does as one transaction, and log what happens in it once it is committed."""
+        with logs.held(), self._database.transaction():
+            yield
 
     @property
     def max_cost_usd(self) -> float | None:

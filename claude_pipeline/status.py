@@ -77,6 +77,11 @@ class Saved:
         return total_usd([self.duplicates_usd, self.reused_usd, self.caching_usd, self.batch_usd])
 
 
+def rounded_usd(amount: float | None) -> float | None:
+    """Write dollars as a log does: to a millionth."""
+    return None if amount is None else round(amount, 6)
+
+
 def total_usd(amounts: Iterable[float | None]) -> float | None:
     """Add up dollars; one that is not known makes the sum unknown."""
     total = 0.0
