@@ -3,12 +3,14 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from claude_pipeline.advancing import Advance
+from claude_pipeline.announcing import OnEnded, announcing
 from claude_pipeline.cards import card
 from claude_pipeline.choosing import Rows, choose
 from claude_pipeline.display import one_line
@@ -101,15 +103,28 @@ class Job:
         assert client is not None  # noqa: S101 - a session has one
         return self._store, session, client
 
-    def advance(self) -> Status:
+    def announcing(self, on_ended: OnEnded | None) -> AbstractContextManager[None]:
+        """Tell after a `with` block that the job has ended or is blocked, unless somebody has been told.
+
+        Args:
+            on_ended: A function, which is given the status, or a shell command, which has it as JSON on its stdin and
+                `CLAUDE_PIPELINE_JOB_ID`, `_STATE` and `_STORE` in its environment. One that fails is called again by
+                the next advance that has one.
+        """
+        return announcing(self._store, on_ended, job_id=self.job_id)
+
+    def advance(self, *, on_ended: OnEnded | None = None) -> Status:
         """Do once what is due: collect what ended, ask again what may pass, send what fits the queue.
+
+        `on_ended` is told if the job has ended or is blocked; see `announcing`.
 
         Raises:
             ApiError: The API refuses the credentials; what is passing stands in the status' `reason` instead.
             AccountError: The job belongs to another account than the client's.
             StoreError: The store cannot be written.
         """
-        return self._advance()
+        with self.announcing(on_ended):
+            return self._advance()
 
     def _advance(self, *, unless_polled_within: float = 0.0) -> Status:
         try:
@@ -137,11 +152,13 @@ class Job:
         timeout: float | None = None,
         poll_interval: float = 30.0,
         on_status: Callable[[Status], None] | None = None,
+        on_ended: OnEnded | None = None,
     ) -> "Job":
         """Advance until the job has ended; sleep `poll_interval` seconds in between.
 
         However many processes wait on one store, its batches are looked at twice in that time at most.
-        `on_status` is given each status. Without it a notebook shows a progress bar.
+        `on_status` is given each status. Without it a notebook shows a progress bar. `on_ended` is told when the job
+        has ended or is blocked; see `announcing`.
 
         Raises:
             WaitTimeoutError: It has not ended after `timeout` seconds; its batches run on.
@@ -149,7 +166,7 @@ class Job:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         polled_within = 0.0
-        with showing(on_status) as show:
+        with self.announcing(on_ended), showing(on_status) as show:
             while True:
                 status = self._advance(unless_polled_within=polled_within)
                 polled_within = poll_interval / 2

@@ -27,6 +27,8 @@ EVENTS = {
     "job.blocked": (WARNING, "{job_id}: blocked. {reason}"),
     "job.resumed": (INFO, "{job_id}: resumed"),
     "job.canceling": (INFO, "{job_id}: is being canceled"),
+    "job.announced": (INFO, "{job_id}: somebody was told that it is {state}"),
+    "job.not_announced": (WARNING, "{job_id}: on_ended failed. {reason}"),
     "job.ended": (INFO, "{job_id}: ended, {unanswered:,} of {rows:,} rows unanswered, {cost_usd} USD"),
     "batch.planned": (INFO, "{job_id}: planned shard {shard} of {requests:,} requests"),
     "batch.sent": (INFO, "{job_id}: sent shard {shard} as {batch_id}, {requests:,} requests, {bytes:,} bytes"),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from claude_pipeline.advancing import Advance
+from claude_pipeline.announcing import OnEnded, announcing
 from claude_pipeline.errors import AccountError, ApiError, PipelineError
 from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings
@@ -25,13 +26,19 @@ def advance(
     ledger: str | None = None,
     base_url: str | None = None,
     client: "Anthropic | None" = None,
+    on_ended: OnEnded | None = None,
 ) -> list[Status]:
     """Advance every open job of a store that belongs to the client's account; return how they stand.
+
+    `on_ended` is told of each job of the store that has ended or is blocked and that nobody was told of yet: a function
+    is given its status, a shell command has that as JSON on its stdin. Which ended before anybody asked is not told.
 
     Raises:
         ApiError: The API refuses the credentials.
     """
-    return _over_open_jobs(Advance.run, existing_store(find_store(store), ledger), base_url, client)
+    opened = existing_store(find_store(store), ledger)
+    with announcing(opened, on_ended):
+        return _over_open_jobs(Advance.run, opened, base_url, client)
 
 
 def poll(

@@ -1,5 +1,8 @@
 """Starting: a snapshot and its settings become a job of the store, if it may cost what it is expected to."""
 
+import getpass
+import os
+import platform
 from base64 import b32encode
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -56,10 +59,21 @@ def start(
     if is_new:
         _check_cost(store, session, settings, estimated)
     store.keep_input(taken.path, job_id)
-    store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
+    submitted = {"submitted_by": _user(), "submitted_from": platform.node() or None}
+    store.ledger.add_job(
+        job_id, account=session.account, name=name, settings=settings, rows=taken.rows, submitted=submitted
+    )
     told = {"source": settings.label, "model": settings.model, "job_name": name}
     tell("job.submitted", job_id=job_id, rows=taken.rows, **told)
     return job_id
+
+
+def _user() -> str:
+    """Name who runs this process, who need not be known by name in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 def _check_cost(store: Store, session: Session, settings: Settings, estimated: Callable[[], Estimate]) -> None:

@@ -18,6 +18,7 @@ from claude_pipeline.cli.waiting import next_step, report, wait_for, written
 @asking
 @options.out
 @options.waiting
+@options.on_ended
 @options.place
 @options.as_json
 def run(
@@ -26,6 +27,7 @@ def run(
     out: str,
     poll_interval: float,
     timeout: float | None,
+    on_ended: str | None,
     as_json: bool,
     **settings: Unpack[Settings],
 ) -> None:
@@ -44,9 +46,10 @@ def run(
     if not as_json:
         click.echo(job.job_id)
     place = Place(settings["store"], settings["ledger"], settings["base_url"])
-    status = wait_for(job, place, timeout=timeout, poll_interval=poll_interval)
-    if status.state == "ended":
-        written(job, out)
+    with job.announcing(on_ended):
+        status = wait_for(job, place, timeout=timeout, poll_interval=poll_interval)
+        if status.state == "ended":
+            written(job, out)
     report(status, place, as_json=as_json)
 
 

@@ -49,6 +49,7 @@ def status(*, job_id: str | None, store: str | None, ledger: str | None, as_json
 @click.command(short_help="Wait until a job has ended.")
 @options.job_argument
 @options.waiting
+@options.on_ended
 @options.place
 @options.as_json
 def wait(
@@ -56,6 +57,7 @@ def wait(
     job_id: str,
     poll_interval: float,
     timeout: float | None,
+    on_ended: str | None,
     store: str | None,
     ledger: str | None,
     base_url: str | None,
@@ -63,15 +65,26 @@ def wait(
 ) -> None:
     """Wait until JOB has ended, and push it on meanwhile. Ctrl-C leaves its batches running."""
     place = Place(store, ledger, base_url)
-    ended = wait_for(place.open(job_id), place, timeout=timeout, poll_interval=poll_interval)
+    job = place.open(job_id)
+    with job.announcing(on_ended):
+        ended = wait_for(job, place, timeout=timeout, poll_interval=poll_interval)
     report(ended, place, as_json=as_json)
 
 
 @click.command(short_help="Do what is to be done now, once; for cron.")
 @options.optional_job
+@options.on_ended
 @options.place
 @options.as_json
-def advance(*, job_id: str | None, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
+def advance(
+    *,
+    job_id: str | None,
+    on_ended: str | None,
+    store: str | None,
+    ledger: str | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
     """Do once what JOB needs now, or every open job: collect what ended, send what is due.
 
     \b
@@ -79,7 +92,10 @@ def advance(*, job_id: str | None, store: str | None, ledger: str | None, base_u
       */5 * * * *  cd /data && claude-pipeline advance
     """  # noqa: D301  # click keeps the lines after a backspace as they are
     place = Place(store, ledger, base_url)
-    moved = [place.open(job_id).advance()] if job_id else cp.advance(store=store, ledger=ledger, base_url=base_url)
+    if job_id:
+        moved = [place.open(job_id).advance(on_ended=on_ended)]
+    else:
+        moved = cp.advance(store=store, ledger=ledger, base_url=base_url, on_ended=on_ended)
     if as_json:
         print_json(moved[0] if job_id else moved)
         return

@@ -50,6 +50,9 @@ _WAITING: list[Decorator] = [
     ),
 ]
 
+on_ended = click.option(
+    "--on-ended", metavar="COMMAND", help="Run it once a job ended or is blocked; has its status as JSON on stdin."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the status as JSON on stdout.")
 job_argument = click.argument("job_id", metavar="JOB")
 optional_job = click.argument("job_id", metavar="[JOB]", required=False)
