@@ -18,9 +18,10 @@ from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import ENDED, OPEN_JOBS, WANTING_JOBS, Shard
 from claude_pipeline.results import RESULT_SCHEMA, Spool, decode, spool_lines
-from claude_pipeline.sending import block_jobs
+from claude_pipeline.sending import block_jobs, traced
 from claude_pipeline.shards import Members
 from claude_pipeline.store import Store
+from claude_pipeline.traces import span
 from claude_pipeline.wire import Batch
 
 _FETCHES = 3
@@ -49,11 +50,16 @@ def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner:
     members = ledger.members(shard.shard)
     unsettled = api.seconds_until_settled(batch, default=ledger.now())
     try:
-        with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
+        with (
+            span("collect", batch_id=batch.id, **traced(store, shard)) as opened,
+            renewed(lambda: ledger.renew(shard.shard, owner=owner)),
+            store.spool() as file,
+        ):
             typed = typed_by(Settings.of(ledger.planner_of(shard)).answers)
             fetches = _Fetches(store, api, batch, members, typed, may_lack=unsettled <= 0)
             outcome = fetches.run(file, held=partial(ledger.renew, shard.shard, owner=owner))
             _record(store, shard, members, outcome, owner=owner)
+            opened.note(**outcome.traced())
     except ResultsError as error:
         if error.missing and unsettled > 0:
             _put_off(store, shard, error, unsettled=unsettled, owner=owner)

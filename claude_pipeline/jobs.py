@@ -34,6 +34,7 @@ from claude_pipeline.rounds import advance, poll
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import JobState, Status
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.traces import span
 from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
@@ -128,23 +129,21 @@ class Job:
 
     def _advance(self, *, unless_polled_within: float = 0.0) -> Status:
         try:
-            session = self._start_session()
-            step = Advance(
-                self._store,
-                session.api,
-                session.account,
-                session.owner,
-                self.job_id,
-                unless_polled_within=unless_polled_within,
-            )
-            self._notes = step.notes
-            step.run()
+            with span("advance", job_id=self.job_id):
+                self._step(unless_polled_within)
         except ApiError as error:
             if not is_passing(error):
                 raise
             self._notes = [Note(f"{error} Trying again.")]
             tell("job.put_off", job_id=self.job_id, reason=self._notes[0].words)
         return self.status()
+
+    def _step(self, unless_polled_within: float) -> None:
+        session = self._start_session()
+        asked = (self._store, session.api, session.account, session.owner, self.job_id)
+        step = Advance(*asked, unless_polled_within=unless_polled_within)
+        self._notes = step.notes
+        step.run()
 
     def wait(
         self,

@@ -79,6 +79,11 @@ class Outcome:
         tallies = {kind: self.tallies[kind] for kind in ("succeeded", *FAILED)}
         return {**tallies, **{kind: self.tokens[kind] for kind in _TOKENS}, "cost_usd": rounded_usd(self.cost_usd)}
 
+    def traced(self) -> dict[str, int | float | None]:
+        """Return what a span tells of a shard that is done."""
+        usage = {f"gen_ai__usage__{kind}": self.tokens[kind] for kind in ("input_tokens", "output_tokens")}
+        return {**usage, "succeeded": self.tallies["succeeded"], "cost_usd": self.cost_usd}
+
     def recorded(self, failed: Mapping[int, str]) -> dict[str, object]:
         """Return what the ledger records of a shard that is done, whose requests at `failed` get no answer."""
         left = Counter(failed.values())

@@ -14,6 +14,7 @@ from claude_pipeline.reports import Note, report
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.traces import span
 from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def advance(
         ApiError: The API refuses the credentials.
     """
     opened = existing_store(find_store(store), ledger)
-    with announcing(opened, on_ended):
+    with announcing(opened, on_ended), span("advance"):
         return _over_open_jobs(Advance.run, opened, base_url, client)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from math import inf
+from typing import Any
 
 from claude_pipeline.batches import BatchesApi, body_chunks
 from claude_pipeline.bodies import CHANGED_FILES, ChangedFilesError, write_shard
@@ -28,6 +29,7 @@ from claude_pipeline.results import spool_lines
 from claude_pipeline.shards import Members
 from claude_pipeline.status import JobState
 from claude_pipeline.store import Store
+from claude_pipeline.traces import PROVIDER, span
 from claude_pipeline.wire import Batch
 
 GRACE_SECONDS = 60.0
@@ -78,10 +80,15 @@ def finds_cache(store: Store, shard: Shard) -> bool:
 
 def _send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
     ledger = store.ledger
-    with renewed(lambda: ledger.renew(shard.shard, owner=owner)), _released(store, shard, owner=owner):
+    with (
+        span("send", **traced(store, shard)) as opened,
+        renewed(lambda: ledger.renew(shard.shard, owner=owner)),
+        _released(store, shard, owner=owner),
+    ):
         try:
             batch, size = _create(store, api, shard, owner=owner)
         except CreateRefusedError as refusal:
+            opened.note(error__type=refusal.error_type or refusal.then)
             _refused(store, shard, refusal, owner=owner)
         except ChangedFilesError as error:
             ledger.set_aside(shard, error.positions, owner=owner, reason=CHANGED_FILES)
@@ -89,7 +96,15 @@ def _send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
             return
         else:
             if ledger.move(shard.shard, SUBMITTING, owned_by=owner, **_adoption(batch)):
+                opened.note(batch_id=batch.id, bytes=size)
                 tell("batch.sent", **_named(shard), **_sent(batch, size), attempt=shard.attempt)
+
+
+def traced(store: Store, shard: Shard) -> dict[str, Any]:
+    """Return what the span of a step with a shard begins with; it is linked to the submit of the shard's job."""
+    job = store.ledger.planner_of(shard)
+    model = {"gen_ai__provider__name": PROVIDER, "gen_ai__request__model": Settings.of(job).model}
+    return {**model, "links_to": job.traceparent, **_named(shard), "requests": shard.requests}
 
 
 def _named(shard: Shard) -> dict[str, object]:

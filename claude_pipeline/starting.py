@@ -23,6 +23,7 @@ from claude_pipeline.prompts import RequestForm
 from claude_pipeline.sessions import Session
 from claude_pipeline.sources import Snapshot
 from claude_pipeline.store import Store, read_batches
+from claude_pipeline.traces import traceparent
 
 
 def start(
@@ -59,7 +60,7 @@ def start(
     if is_new:
         _check_cost(store, session, settings, estimated)
     store.keep_input(taken.path, job_id)
-    submitted = {"submitted_by": _user(), "submitted_from": platform.node() or None}
+    submitted = {"submitted_by": _user(), "submitted_from": platform.node() or None, "traceparent": traceparent()}
     store.ledger.add_job(
         job_id, account=session.account, name=name, settings=settings, rows=taken.rows, submitted=submitted
     )

@@ -9,6 +9,9 @@ Attribute = str | int | float | None
 TRACEPARENT = "traceparent"
 
 
+PROVIDER = "anthropic"  # of gen_ai.provider.name
+
+
 class Unrecorded:
     """What stands for a span when nobody traces."""
 
@@ -23,10 +26,11 @@ class Recorded:
         self._span = span
 
     def note(self, **attributes: Attribute) -> None:
-        """Set attributes; a double underscore is a dot, and what is None is left out."""
+        """Set attributes of ours, or with double underscores for dots others'; what is None is left out."""
         for name, value in attributes.items():
             if value is not None:
-                self._span.set_attribute(name.replace("__", "."), value)
+                named = name.replace("__", ".") if "__" in name else f"claude_pipeline.{name}"
+                self._span.set_attribute(named, value)
 
 
 @contextmanager
@@ -41,8 +45,7 @@ def span(name: str, *, links_to: str | None = None, **attributes: Attribute) -> 
     if "opentelemetry.trace" not in sys.modules:
         yield Unrecorded()
         return
-    trace = sys.modules["opentelemetry.trace"]
-    tracer = trace.get_tracer("claude_pipeline")
+    tracer = sys.modules["opentelemetry.trace"].get_tracer("claude_pipeline")
     with tracer.start_as_current_span(f"claude_pipeline.{name}", links=_links(links_to)) as opened:
         recorded = Recorded(opened)
         recorded.note(**attributes)
