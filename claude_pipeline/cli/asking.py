@@ -6,6 +6,7 @@ import click
 
 import claude_pipeline as cp
 from claude_pipeline.cli import options
+from claude_pipeline.cli.brief import BriefCommand
 from claude_pipeline.cli.live import progress
 from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_json
@@ -14,7 +15,7 @@ from claude_pipeline.cli.shell import leave, say, stop
 from claude_pipeline.cli.waiting import next_step, report, wait_for, written
 
 
-@click.command(short_help="Ask every row of a table, wait, and write the answers.")
+@click.command(cls=BriefCommand, short_help="Ask every row of a table, wait, and write the answers.")
 @asking
 @options.out
 @options.waiting
@@ -53,7 +54,7 @@ def run(
     report(status, place, as_json=as_json)
 
 
-@click.command(short_help="Send a table's requests and print the job's id.")
+@click.command(cls=BriefCommand, short_help="Send a table's requests and print the job's id.")
 @asking
 @options.place
 @options.as_json
