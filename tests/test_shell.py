@@ -127,6 +127,14 @@ def test_colours_are_for_terminals_that_want_them(jobs):
     assert "\x1b" not in run("list", "--store", store).stdout
 
 
+def test_on_a_narrow_terminal_a_list_wraps_and_cuts_nothing(jobs):
+    store, ids = jobs
+    shown = seen_on_a_terminal("list", "--store", str(store), COLUMNS="80")
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert {*ids, "nightly-1", "in_progress"} <= {word for line in lines for word in line.split()}
+
+
 def test_a_stream_prints_json_when_asked_for(sandbox, tmp_path):
     pa.parquet.write_table(pa.table({"text": ["one"]}), tmp_path / "in.parquet")
     options = ["--prompt-column", "text", "--model", "claude-haiku-4-5", "--max-tokens", "9", "--json"]

@@ -23,8 +23,11 @@ def print_json(statuses: Status | Sequence[Status]) -> None:
 
 
 def print_jobs(statuses: Sequence[Status]) -> None:
-    """Print a line for each job."""
-    print_table(display.LIST_HEADER, [display.job_cells(status) for status in statuses])
+    """Print a line for each job; on a terminal too narrow for that its last columns share one that wraps."""
+    table = [display.LIST_HEADER, *(display.job_cells(status) for status in statuses)]
+    if sys.stdout.isatty() and max(map(len, display.columns(table))) > Console().width:
+        table = [(*cells[:-3], " ".join(cells[-3:])) for cells in table]
+    print_table(table[0], table[1:])
 
 
 def print_status(status: Status) -> None:
