@@ -10,7 +10,9 @@ Fact = tuple[str, str]
 
 LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "BY", "NAME")
 BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
-_RIGHT = frozenset({"ROWS", "ANSWERED", "COST", "REQUESTS", "ATTEMPT", "TOOK"})
+_DAY = 24 * 3600.0
+_AMOUNTS = {"COST", "FREES", "LEFT", "LIMIT", "LIST", "PAYS AGAIN", "RESERVED", "SAVED", "SPENT", "TOOK"}
+_RIGHT = _AMOUNTS | {"ANSWERED", "ANSWERS", "ATTEMPT", "REQUESTS", "ROWS", "TOKENS IN", "TOKENS OUT"}
 
 
 def one_line(status: Status) -> str:
@@ -62,11 +64,40 @@ def facts(status: Status) -> list[Fact]:
     return [(label, text) for label, text in every if text]
 
 
+def upcoming(status: Status) -> str | None:
+    """Say what happens next and when; None when nothing does. Times are local."""
+    match status.state:
+        case "planning":
+            return "wait() or advance() plans its requests and sends them."
+        case "in_progress":
+            return _next_of_running(status)
+        case "canceling":
+            return "wait() or advance() collects what was answered before, once its batches have ended."
+        case "blocked":
+            return "Nothing, until that is mended and resume() is called."
+        case "ended" if status.unanswered:
+            again = " resume() asks them again." if status.batches else ""
+            return f"failed() shows the rows without an answer, and why.{again}"
+        case _:
+            return None
+
+
+def _next_of_running(status: Status) -> str | None:
+    if status.is_due:
+        return "wait() or advance() collects and sends what is due."
+    running = [batch.created_at for batch in status.batches if batch.processing_status != "ended"]
+    if not running:
+        return None
+    latest = datetime.fromtimestamp(max(running) + _DAY).astimezone().strftime("%a %H:%M")
+    return f"Most batches end within an hour, the last of these by {latest} at the latest. wait() collects them."
+
+
 def job_cells(status: Status) -> tuple[str, ...]:
     """Return a job's cells under `LIST_HEADER`; times are local."""
     cost = usd(status.cost_usd) or "?"
     who = _local(status.submitted_at), submitter(status) or "-", status.name or "-"
-    return status.job_id, status.state, count(status.rows), _answered_share(status), cost, *who
+    state = "pruned" if status.pruned_at else status.state
+    return status.job_id, state, count(status.rows), _answered_share(status), cost, *who
 
 
 def submitter(status: Status) -> str | None:
@@ -127,6 +158,20 @@ def usd(amount: float | None) -> str:
     if 0 < amount < 0.0001:  # noqa: PLR2004  # the smallest amount that four digits show
         return "<$0.0001"
     return f"${amount:,.4f}" if 0 < amount < 0.1 else f"${amount:,.2f}"  # noqa: PLR2004  # a dime
+
+
+def day(moment: float) -> str:
+    """Write the local day of a moment, given in seconds since the epoch."""
+    return datetime.fromtimestamp(moment).astimezone().date().isoformat()
+
+
+def size(number: float) -> str:
+    """Write bytes with three digits: `4.2 kB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:  # noqa: PLR2004  a thousand of one is one of the next
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"
 
 
 def duration(seconds: float) -> str:

@@ -13,23 +13,27 @@ from claude_pipeline.advancing import Advance
 from claude_pipeline.announcing import OnEnded, announcing
 from claude_pipeline.cards import card
 from claude_pipeline.choosing import Rows, choose
-from claude_pipeline.display import one_line
+from claude_pipeline.display import day, one_line
 from claude_pipeline.errors import (
     AccountError,
     ApiError,
     InputError,
     JobBlockedError,
+    PipelineError,
+    StoreError,
     UnknownJobError,
     WaitTimeoutError,
 )
 from claude_pipeline.failures import Picked, Which, labels, pick
+from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.logs import tell
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings, is_amount
-from claude_pipeline.progress import showing
+from claude_pipeline.progress import shown_live, this_cell
 from claude_pipeline.records import PLANNED, JobRecord
 from claude_pipeline.refusals import is_passing
 from claude_pipeline.reports import Note, report
+from claude_pipeline.restoring import restore
 from claude_pipeline.rounds import advance, poll
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import JobState, Status
@@ -39,6 +43,7 @@ from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     from anthropic import Anthropic
 
     from claude_pipeline.again import Again
@@ -65,18 +70,37 @@ class Job:
         self._client = client
         self._session = session
         self._notes: list[Note] = []
+        self._shown_in: int | None = None
 
     def __repr__(self) -> str:
         return f"<Job {one_line(self.status())}>"
 
-    def _repr_html_(self) -> str:
-        return card(self.status())
+    def _repr_html_(self) -> str | None:
+        # Under a cell that has waited stands its card already.
+        if self._shown_in is not None and self._shown_in == this_cell():
+            return None
+        return card(self.status(), now=time.time())
 
     @property
     def _record(self) -> JobRecord:
         record = self._store.ledger.job(self.job_id)
         if record is None:
             raise UnknownJobError(self.job_id, store=str(self._store.path), known=[])
+        return record
+
+    @property
+    def kept_record(self) -> JobRecord:
+        """What the ledger says of it, as long as the store has its input and answers.
+
+        Raises:
+            StoreError: They were pruned.
+        """
+        record = self._record
+        if record.pruned_at is not None:
+            raise StoreError(
+                f"{self.job_id} has no answers any more: they were pruned on {day(record.pruned_at)}. "
+                "Submit the same table again to have it answered anew, and paid for again."
+            )
         return record
 
     @property
@@ -156,28 +180,37 @@ class Job:
         """Advance until the job has ended; sleep `poll_interval` seconds in between.
 
         However many processes wait on one store, its batches are looked at twice in that time at most.
-        `on_status` is given each status. Without it a notebook shows a progress bar. `on_ended` is told when the job
-        has ended or is blocked; see `announcing`.
+        `on_status` is given each status. Without it a notebook shows the job's card and keeps it up to date; scripts
+        and shells stay silent. `on_ended` is told when the job has ended or is blocked; see `announcing`.
 
         Raises:
             WaitTimeoutError: It has not ended after `timeout` seconds; its batches run on.
             JobBlockedError: It goes on only after its user has mended something.
         """
+        with self.announcing(on_ended):
+            return self._wait(timeout, poll_interval, on_status)
+
+    def _wait(self, timeout: float | None, poll_interval: float, on_status: Callable[[Status], None] | None) -> "Job":
         deadline = None if timeout is None else time.monotonic() + timeout
         polled_within = 0.0
-        with self.announcing(on_ended), showing(on_status) as show:
-            while True:
-                status = self._advance(unless_polled_within=polled_within)
-                polled_within = poll_interval / 2
+        show = on_status or self._live()
+        while True:
+            status = self._advance(unless_polled_within=polled_within)
+            polled_within = poll_interval / 2
+            if show:
                 show(status)
-                if status.state == "ended":
-                    return self
-                if status.state == "blocked":
-                    raise JobBlockedError(self.job_id, reason=status.reason or "")
-                left = poll_interval if deadline is None else deadline - time.monotonic()
-                if deadline is not None and left <= 0:
-                    raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
-                time.sleep(min(poll_interval, left))
+            if status.state == "ended":
+                return self
+            if status.state == "blocked":
+                raise JobBlockedError(self.job_id, reason=status.reason or "")
+            left = poll_interval if deadline is None else deadline - time.monotonic()
+            if deadline is not None and left <= 0:
+                raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
+            time.sleep(min(poll_interval, left))
+
+    def _live(self) -> Callable[[Status], None] | None:
+        self._shown_in = this_cell()
+        return None if self._shown_in is None else shown_live()
 
     def status(self) -> Status:
         """Say where the job stands, from the ledger alone."""
@@ -188,13 +221,25 @@ class Job:
 
         Before the end the rows without a result have null in `result_type`.
         """
-        schema = output_schema(self._store, self._record)
-        return pa.Table.from_batches(output_batches(self._store, self._record, schema), schema)
+        record = self.kept_record
+        schema = output_schema(self._store, record)
+        return restore(pa.Table.from_batches(output_batches(self._store, record, schema), schema))
 
     def to_pandas(self, **options: Any) -> "pd.DataFrame":  # noqa: ANN401  what pyarrow.Table.to_pandas takes
-        """Return the same as a DataFrame."""
-        frame: pd.DataFrame = self.to_arrow().to_pandas(**options)
-        return frame
+        """Return the same as a DataFrame; what was submitted as one has its dtypes and its index again."""
+        return arrow_to_frame(self.to_arrow(), **options)
+
+    def to_polars(self) -> "pl.DataFrame":
+        """Return the same as a Polars DataFrame; what was submitted as one has its dtypes again.
+
+        Raises:
+            PipelineError: Polars is not installed.
+        """
+        try:
+            import polars as pl  # noqa: PLC0415  whoever wants it has it
+        except ImportError as error:
+            raise PipelineError("to_polars needs Polars, which is not installed: pip install polars") from error
+        return pl.DataFrame(self.to_arrow())
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the same as Parquet or CSV, by suffix, in flat memory; it appears whole or not at all.
@@ -205,21 +250,21 @@ class Job:
         Raises:
             OutputError: The suffix is unknown, or the place cannot be written.
         """
-        return write(self._store, self._record, path)
+        return write(self._store, self.kept_record, path)
 
     def failed(self) -> "pd.DataFrame":
         """Return the rows without an answer: their columns and errors, labeled as in `to_pandas`.
 
         Rows with a blank prompt are not among them; before the end, nor are those that may still be answered.
         """
-        record = self._record
+        record = self.kept_record
         picked = pick(self._store, record, "failed")
-        frame: pd.DataFrame = picked.table.to_pandas()
+        frame = arrow_to_frame(restore(picked.table))
         return frame.set_axis(labels(self._store, record)[picked.positions], axis="index")
 
     def pick(self, which: Which) -> Picked:
         """Return the "failed" rows, or those whose answer was "truncated" at `max_tokens`, without pandas."""
-        return pick(self._store, self._record, which)
+        return pick(self._store, self.kept_record, which)
 
     def estimate_again(self, rows: Rows, *, salt: str | None = None, exact: int | None = None) -> "Estimate":
         """Estimate what `ask_again` of the same rows would cost; it sends nothing.
@@ -265,7 +310,7 @@ class Job:
     def _again(self, rows: Rows, *, salt: str | None, max_cost_usd: float | None = None) -> "Again":
         from claude_pipeline.again import Again  # noqa: PLC0415 - what estimates is loaded by those who need it
 
-        record = self._record
+        record = self.kept_record
         chosen = choose(rows, count=record.rows, index=lambda: labels(self._store, record))
         return Again.of(self._store, record, chosen, salt=salt, max_cost_usd=max_cost_usd)
 
@@ -285,13 +330,15 @@ class Job:
         ledger = self._store.ledger
         for shard in ledger.shards(session.account, PLANNED, job_id=self.job_id):
             ledger.move(shard.shard, PLANNED, not_before=0.0, refusals=0, reason=None)
-        record = self._record
-        if record.state != "ended" or record.unanswered or Settings.of(record).retries:
-            states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
-            # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
-            forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
-            if ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten):
-                tell("job.resumed", job_id=self.job_id)
+        with ledger.transaction():
+            ledger.hold_job(self.job_id)
+            record = self.kept_record
+            if record.state != "ended" or record.unanswered or Settings.of(record).retries:
+                states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
+                # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
+                forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
+                if ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten):
+                    tell("job.resumed", job_id=self.job_id)
         return self.advance()
 
 

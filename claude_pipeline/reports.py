@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from claude_pipeline.display import plural
+from claude_pipeline.display import day, plural
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord, Shard, ShardState
@@ -73,6 +73,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         misfits=sum(shard.misfits for shard in own),
         submitted_by=job.submitted_by,
         submitted_from=job.submitted_from,
+        pruned_at=job.pruned_at,
     )
 
 
@@ -151,6 +152,8 @@ def _batch(shard: Shard) -> BatchStatus:
 
 
 def _reason(store: Store, job: JobRecord, awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
+    if job.pruned_at is not None:
+        return f"Its input and answers were pruned on {day(job.pruned_at)}. Its figures are kept."
     told = [*notes, *(shard.reason for shard in awaited if shard.reason and shard.state != "collected")]
     if told:
         return " ".join(dict.fromkeys(told))

@@ -54,16 +54,19 @@ def start(
     PriceList(datetime.now(UTC), store=store.path)
     digest = _digest(taken, settings.form)
     job_id = _job_id(store.ledger.account_name(session.account), name, digest, settings)
-    is_new = store.ledger.job(job_id) is None
+    known = store.ledger.job(job_id)
+    is_new = known is None or known.pruned_at is not None
     if preflight and is_new:
         check_first(session.api, settings.form, taken.path, label=taken.label, id_column=settings.id_column)
     if is_new:
         _check_cost(store, session, settings, estimated)
-    store.keep_input(taken.path, job_id)
     submitted = {"submitted_by": _user(), "submitted_from": platform.node() or None, "traceparent": traceparent()}
-    store.ledger.add_job(
-        job_id, account=session.account, name=name, settings=settings, rows=taken.rows, submitted=submitted
-    )
+    with store.ledger.transaction():
+        store.ledger.hold_job(job_id)  # whoever prunes it may still be removing the input
+        store.keep_input(taken.path, job_id)
+        store.ledger.add_job(
+            job_id, account=session.account, name=name, settings=settings, rows=taken.rows, submitted=submitted
+        )
     told = {"source": settings.label, "model": settings.model, "job_name": name}
     tell("job.submitted", job_id=job_id, rows=taken.rows, **told)
     return job_id

@@ -118,6 +118,7 @@ class Status:
         created_at: Seconds since the epoch.
         submitted_at: Of the last submit of this same job; seconds since the epoch.
         ended_at: Seconds since the epoch.
+        pruned_at: When its input and answers were removed from the store, in seconds since the epoch; its figures stay.
         again: Where further requests stand, which ask again what was cut off or did not fit.
         truncated: Answers to its own requests, of all askings, that were cut off at `max_tokens`.
         refused: Those that Claude refused to give.
@@ -160,6 +161,7 @@ class Status:
     misfits: int = 0
     submitted_by: str | None = None
     submitted_from: str | None = None
+    pruned_at: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as what `--json` prints; docs/status.md has its fields."""

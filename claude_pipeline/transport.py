@@ -72,24 +72,25 @@ class Transport:
 
     def _call(
         self,
-        method: Literal["get", "post"],
+        method: Literal["get", "post", "delete"],
         path: str,
         *,
         name: str,
         content: Iterable[bytes] | None = None,
-        stream: bool = False,
+        stream: bool | None = None,
         **options: Any,  # noqa: ANN401  the SDK's own request options
     ) -> "httpx2.Response":
         """Make the call that the SDK calls `name`, which its own span is named after."""
         import anthropic  # noqa: PLC0415  loaded with the client
         import httpx2  # noqa: PLC0415
 
-        body: dict[str, Any] = {} if method == "get" else {"content": content}
+        taken = {"content": content if method == "post" else None, "stream": stream}
+        given = {key: value for key, value in taken.items() if value is not None}
         options |= {"max_retries": 0, "span_name": f"anthropic.{name}"}
         told = _Told(method.upper(), urlsplit(path).path)
         try:
             call: Any = getattr(self._client, method)
-            answer: httpx2.Response = call(path, cast_to=httpx2.Response, options=options, stream=stream, **body)
+            answer: httpx2.Response = call(path, cast_to=httpx2.Response, options=options, **given)
         except anthropic.APIStatusError as error:
             told.answered(error.response)
             raise self._refused(error) from None

@@ -6,8 +6,10 @@ from claude_pipeline.cli.estimating import estimate
 from claude_pipeline.cli.following import advance, budget, cancel, resume, wait, write
 from claude_pipeline.cli.looking import list_jobs, status
 from claude_pipeline.cli.mending import ask_again, failed
+from claude_pipeline.cli.pruning import prune
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
+from claude_pipeline.cli.spending import costs
 from claude_pipeline.cli.streaming import stream
 from claude_pipeline.cli.trying import demo
 
@@ -46,7 +48,9 @@ main = Shell(
         compare,
         cancel,
         resume,
+        costs,
         budget,
+        prune,
         sandbox,
         demo,
     ],
