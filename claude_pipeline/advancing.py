@@ -12,6 +12,7 @@ from claude_pipeline.collecting import collect, record_gone
 from claude_pipeline.errors import ApiError, PipelineError
 from claude_pipeline.files import reading
 from claude_pipeline.journal import end_stream
+from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings, give_up_planning, plan
 from claude_pipeline.records import (
     CANCELING,
@@ -33,6 +34,7 @@ from claude_pipeline.records import (
 from claude_pipeline.refusals import NOT_FOUND, UNAUTHORIZED, is_passing
 from claude_pipeline.reports import Note
 from claude_pipeline.sending import UNTIL_RESUMED, block_until_resumed, send, settle
+from claude_pipeline.status import rounded_usd, total_usd
 from claude_pipeline.store import Store, open_parquet
 from claude_pipeline.wire import Batch
 
@@ -124,6 +126,8 @@ class Advance:
 
     def _note(self, words: str, shard: Shard | None) -> None:
         self.notes.append(Note(words, shard.shard if shard else None))
+        of = {"job_id": shard.job_id, "shard": shard.shard} if shard else {"job_id": self.job_id}
+        tell("job.put_off", **of, reason=words)
 
     def _ended(self) -> list[Shard]:
         """List what can be collected; with a budget of the store the batches of other jobs hold some of it as well."""
@@ -211,7 +215,9 @@ class Advance:
         ledger = self.store.ledger
         if batch.processing_status == "ended":
             ended_at = batch.ended_at.timestamp() if batch.ended_at else ledger.now()
-            ledger.move(shard.shard, RUNNING, state="ended", ended_at=ended_at)
+            if ledger.move(shard.shard, RUNNING, state="ended", ended_at=ended_at):
+                told = {"batch_id": batch.id, "requests": batch.requests, "request_counts": batch.request_counts}
+                tell("batch.ended", job_id=shard.job_id, shard=shard.shard, **told)
         elif batch.processing_status != shard.state:
             ledger.move(shard.shard, RUNNING, state=batch.processing_status)
 
@@ -274,9 +280,16 @@ def finish(store: Store, job: JobRecord) -> bool:
         if not current or current.asking != job.asking or not _is_done(store, job):  # resumed meanwhile, or gone on
             return False
         if more:
+            tell("job.asks_again", job_id=job.job_id, asking=job.asking + 1)
             return ledger.move_job(job.job_id, (job.state,), state="planning", asking=job.asking + 1)
-        ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now())
+        if ledger.move_job(job.job_id, (job.state,), state="ended", unanswered=unanswered, ended_at=ledger.now()):
+            told = {"rows": job.rows, "unanswered": unanswered, "cost_usd": _cost_usd(store, job)}
+            tell("job.ended", job_id=job.job_id, job_name=job.name, **told)
     return False
+
+
+def _cost_usd(store: Store, job: JobRecord) -> float | None:
+    return rounded_usd(total_usd(shard.cost_usd for shard in store.ledger.own_shards(job.job_id)))
 
 
 def _is_done(store: Store, job: JobRecord) -> bool:

@@ -17,6 +17,7 @@ from claude_pipeline.assembling import Assembly
 from claude_pipeline.continuing import Seam, can_continue, continued, joined
 from claude_pipeline.errors import ApiError
 from claude_pipeline.events import Event, EventReader
+from claude_pipeline.logs import tell
 from claude_pipeline.messages import LiveBody, MessagesApi
 from claude_pipeline.pace import Pace
 from claude_pipeline.prompts import Request
@@ -203,7 +204,9 @@ class Answering:
         if error.status == TOO_MANY:
             tale.attempts -= 1  # it was not taken
             tale.refusals += 1
-            self._pace.slow_down(_back_off(tale.refusals) if error.retry_after is None else error.retry_after)
+            seconds = _back_off(tale.refusals) if error.retry_after is None else error.retry_after
+            self._pace.slow_down(seconds)
+            tell("stream.rests", seconds=seconds, reason=str(error))
             return tale.refusals < _PATIENCE
         if tale.attempts >= self._max_attempts:
             return False
@@ -218,6 +221,7 @@ class Answering:
 
     def _announce(self, tale: _Tale, error: ApiError) -> None:
         """Tell whoever wants the events that an answer broke off, and whether it will go on or begin anew."""
+        tell("stream.retried", row=tale.row + 1, attempt=tale.attempts + 1, reason=str(error))
         if self._hear:
             continues = bool(tale.before)
             event = {"type": "retry", "attempt": tale.attempts + 1, "continues": continues, "error": str(error)}

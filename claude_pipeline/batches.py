@@ -22,6 +22,7 @@ PATH = "/v1/messages/batches"
 COUNT_PATH = "/v1/messages/count_tokens"
 CHUNK_BYTES = 1 << 20
 RESULTS_SETTLE_SECONDS = 600.0  # what is written may be readable everywhere only later
+_BATCHES = "messages.batches"
 _PAGE = 1000
 _FIRST_PAUSES = (0.5, 1.0)
 _FRAMING = {"content-length", "transfer-encoding"}
@@ -57,23 +58,23 @@ class BatchesApi(Transport):
         """Ask thrice: nobody has anything yet that a next advance could go on with."""
         for seconds in _FIRST_PAUSES:
             try:
-                return self._get(PATH, params={"limit": 1})
+                return self._get(PATH, name=f"{_BATCHES}.list", params={"limit": 1})
             except ApiError as error:
                 if not is_passing(error):
                     raise
                 time.sleep(seconds)
-        return self._get(PATH, params={"limit": 1})
+        return self._get(PATH, name=f"{_BATCHES}.list", params={"limit": 1})
 
     def newest_batch_id(self) -> str | None:
         """Return the id of the newest batch of the workspace."""
-        page = self._decode(self._get(PATH, params={"limit": 1}), Page)
+        page = self._decode(self._get(PATH, name=f"{_BATCHES}.list", params={"limit": 1}), Page)
         return page.data[0].id if page.data else None
 
     def newest_first(self, *, at_least: int = _PAGE) -> Iterator[Batch]:
         """Yield the workspace's batches; the first call asks for at least so many, up to 1,000."""
         params: dict[str, Any] = {"limit": max(20, min(_PAGE, at_least))}
         while True:
-            page = self._decode(self._get(PATH, params=params), Page)
+            page = self._decode(self._get(PATH, name=f"{_BATCHES}.list", params=params), Page)
             yield from page.data
             if not page.has_more or not page.data:
                 return
@@ -82,7 +83,7 @@ class BatchesApi(Transport):
     def retrieve(self, batch_id: str) -> Batch | None:
         """Return a batch, or None if the API knows none by that id."""
         try:
-            return self._decode(self._get(f"{PATH}/{quote(batch_id, safe='')}"), Batch)
+            return self._decode(self._get(f"{PATH}/{quote(batch_id, safe='')}", name=f"{_BATCHES}.retrieve"), Batch)
         except ApiError as error:
             if error.status == NOT_FOUND:
                 return None
@@ -90,12 +91,14 @@ class BatchesApi(Transport):
 
     def cancel(self, batch_id: str) -> Batch:
         """Ask the API to cancel a batch; requests already answered stay answered, and billed."""
-        return self._decode(self._call("post", f"{PATH}/{quote(batch_id, safe='')}/cancel"), Batch)
+        return self._decode(
+            self._call("post", f"{PATH}/{quote(batch_id, safe='')}/cancel", name=f"{_BATCHES}.cancel"), Batch
+        )
 
     def delete(self, batch_id: str) -> None:
         """Delete a batch that ended, and its results with it; one that is gone already will do."""
         try:
-            self._call("delete", f"{PATH}/{quote(batch_id, safe='')}")
+            self._call("delete", f"{PATH}/{quote(batch_id, safe='')}", name=f"{_BATCHES}.delete")
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
@@ -107,7 +110,8 @@ class BatchesApi(Transport):
 
         taken = (Beta if betas else Stable).__annotations__
         content = encode({key: value for key, value in params.items() if key in taken})
-        answer = self._call("post", COUNT_PATH, content=[content], **body_options(len(content), betas))
+        options = body_options(len(content), betas)
+        answer = self._call("post", COUNT_PATH, name="messages.count_tokens", content=[content], **options)
         return self._decode(answer, TokenCount).input_tokens
 
     def create(
@@ -121,7 +125,8 @@ class BatchesApi(Transport):
             CreateRefusedError: There is no batch, or nobody can tell.
         """
         try:
-            answer = self._call("post", PATH, content=body, follow_redirects=False, **body_options(size, betas))
+            options = body_options(size, betas) | {"follow_redirects": False}
+            answer = self._call("post", PATH, name=f"{_BATCHES}.create", content=body, **options)
         except ApiError as error:
             raise CreateRefusedError(error, then=consequence(error, complete=is_complete())) from None
         try:
@@ -139,7 +144,7 @@ class BatchesApi(Transport):
 
         path = f"{PATH}/{quote(batch_id, safe='')}/results"
         url = results_url if results_url and self._is_own(results_url) else path
-        response = self._call("get", url, stream=True)
+        response = self._call("get", url, name=f"{_BATCHES}.results", stream=True)
         try:
             framed = not _FRAMING.isdisjoint(response.headers) or response.http_version.startswith("HTTP/2")
             yield ResultsBody(response.iter_bytes(CHUNK_BYTES), framed)

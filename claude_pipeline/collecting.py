@@ -12,14 +12,16 @@ from claude_pipeline.batches import RESULTS_SETTLE_SECONDS, BatchesApi
 from claude_pipeline.derived import Derived
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.leases import LeaseLostError, renewed
+from claude_pipeline.logs import tell
 from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import ENDED, OPEN_JOBS, WANTING_JOBS, Shard
 from claude_pipeline.results import RESULT_SCHEMA, Spool, decode, spool_lines
-from claude_pipeline.sending import block_jobs
+from claude_pipeline.sending import block_jobs, traced
 from claude_pipeline.shards import Members
 from claude_pipeline.store import Store
+from claude_pipeline.traces import span
 from claude_pipeline.wire import Batch
 
 _FETCHES = 3
@@ -48,11 +50,16 @@ def collect(store: Store, api: BatchesApi, shard: Shard, batch: Batch, *, owner:
     members = ledger.members(shard.shard)
     unsettled = api.seconds_until_settled(batch, default=ledger.now())
     try:
-        with renewed(lambda: ledger.renew(shard.shard, owner=owner)), store.spool() as file:
+        with (
+            span("collect", batch_id=batch.id, **traced(store, shard)) as opened,
+            renewed(lambda: ledger.renew(shard.shard, owner=owner)),
+            store.spool() as file,
+        ):
             typed = typed_by(Settings.of(ledger.planner_of(shard)).answers)
             fetches = _Fetches(store, api, batch, members, typed, may_lack=unsettled <= 0)
             outcome = fetches.run(file, held=partial(ledger.renew, shard.shard, owner=owner))
             _record(store, shard, members, outcome, owner=owner)
+            opened.note(**outcome.traced())
     except ResultsError as error:
         if error.missing and unsettled > 0:
             _put_off(store, shard, error, unsettled=unsettled, owner=owner)
@@ -69,7 +76,12 @@ def _record_disagreement(store: Store, shard: Shard, error: ResultsError, *, own
     reason = f"Batch {shard.batch_id}: {error} `resume` fetches them again."
     with store.ledger.transaction():
         if store.ledger.move(shard.shard, ENDED, owned_by=owner, reason=reason):
+            tell("batch.disagrees", **_named(shard), reason=str(error))
             block_jobs(store, shard, reason, states=OPEN_JOBS)
+
+
+def _named(shard: Shard) -> dict[str, object]:
+    return {"job_id": shard.job_id, "shard": shard.shard, "batch_id": shard.batch_id}
 
 
 def _put_off(store: Store, shard: Shard, error: ResultsError, *, unsettled: float, owner: str) -> None:
@@ -77,7 +89,8 @@ def _put_off(store: Store, shard: Shard, error: ResultsError, *, unsettled: floa
     ledger = store.ledger
     seconds = min(unsettled, max(_SHORTEST_PAUSE, RESULTS_SETTLE_SECONDS - unsettled))
     reason = f"Batch {shard.batch_id}: {error} They may come late; looking again in {seconds:.0f} s."
-    ledger.move(shard.shard, ENDED, owned_by=owner, not_before=ledger.now() + seconds, reason=reason)
+    if ledger.move(shard.shard, ENDED, owned_by=owner, not_before=ledger.now() + seconds, reason=reason):
+        tell("batch.late", **_named(shard), seconds=seconds, reason=str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +164,13 @@ def _record(store: Store, shard: Shard, members: Members, outcome: Outcome, *, o
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items() if position not in moved}
         if not ledger.move(shard.shard, ENDED, owned_by=owner, **outcome.recorded(failed)):
             return
+        tell("batch.collected", **_named(shard), **outcome.told())
         ledger.record_usage(shard.shard, outcome.spending.models.values())
         ledger.fail(shard, members, failed)
         for retry in retries:
             positions, attempt, missing_from = retry
             ledger.split_off(shard, members, positions, attempt=attempt, missing_from=missing_from)
+            tell("batch.retried", **_named(shard), requests=len(positions), attempt=attempt)
         _block(store, shard, outcome)
 
 
@@ -198,5 +213,6 @@ def record_gone(store: Store, shard: Shard) -> None:
         gone = f"Batch {shard.batch_id} is gone: the API keeps its results no more."
         is_free = ledger.is_abandoned(ledger.shard(shard.shard))
         if is_free and ledger.move(shard.shard, (shard.state,), state="collected", errored=len(members), reason=gone):
+            tell("batch.gone", **_named(shard), requests=len(members))
             ledger.fail(shard, members, dict.fromkeys(range(len(members)), "errored"))
             block_jobs(store, shard, _GONE.format(gone=gone, requests=len(members)))

@@ -49,6 +49,8 @@ CREATE TABLE jobs (
     ended_at DOUBLE PRECISION,
     submitted_by TEXT,
     submitted_from TEXT,
+    traceparent TEXT,
+    announced_at DOUBLE PRECISION,
     pruned_at DOUBLE PRECISION
 );
 CREATE TABLE shards (
@@ -170,6 +172,8 @@ ALTER TABLE shards ADD COLUMN misfits BIGINT NOT NULL DEFAULT 0
     4: """
 ALTER TABLE jobs ADD COLUMN submitted_by TEXT;
 ALTER TABLE jobs ADD COLUMN submitted_from TEXT;
+ALTER TABLE jobs ADD COLUMN traceparent TEXT;
+ALTER TABLE jobs ADD COLUMN announced_at DOUBLE PRECISION;
 ALTER TABLE jobs ADD COLUMN pruned_at DOUBLE PRECISION;
 ALTER TABLE shards ADD COLUMN collected_at DOUBLE PRECISION;
 ALTER TABLE shards ADD COLUMN pruned_at DOUBLE PRECISION;

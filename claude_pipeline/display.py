@@ -8,7 +8,7 @@ from claude_pipeline.status import RequestCounts, Status
 
 Fact = tuple[str, str]
 
-LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "NAME")
+LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "BY", "NAME")
 BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
 _DAY = 24 * 3600.0
 _AMOUNTS = {"COST", "FREES", "LEFT", "LIMIT", "LIST", "PAYS AGAIN", "RESERVED", "SAVED", "SPENT", "TOOK"}
@@ -32,7 +32,18 @@ def full_line(status: Status) -> str:
 
 def summary(status: Status) -> str:
     """Tell what became of a job: rows, requests, batches, tokens and cost, a line each."""
-    return "\n".join(columns([(f"{label}:", text) for label, text in facts(status)]))
+    return aligned(facts(status))
+
+
+def aligned(pairs: Sequence[Fact]) -> str:
+    """Write facts under each other."""
+    return "\n".join(columns([(f"{label}:", text) for label, text in pairs]))
+
+
+def submitted(status: Status) -> Fact:
+    """Say when a job was submitted, in local time, and by whom."""
+    by = submitter(status)
+    return "Submitted", f"{_local(status.submitted_at)} by {by}" if by else _local(status.submitted_at)
 
 
 def facts(status: Status) -> list[Fact]:
@@ -83,11 +94,16 @@ def _next_of_running(status: Status) -> str | None:
 
 def job_cells(status: Status) -> tuple[str, ...]:
     """Return a job's cells under `LIST_HEADER`; times are local."""
-    submitted = datetime.fromtimestamp(status.submitted_at).astimezone().strftime("%Y-%m-%d %H:%M")
     cost = usd(status.cost_usd) or "?"
-    name = status.name or "-"
+    who = _local(status.submitted_at), submitter(status) or "-", status.name or "-"
     state = "pruned" if status.pruned_at else status.state
-    return status.job_id, state, count(status.rows), _answered_share(status), cost, submitted, name
+    return status.job_id, state, count(status.rows), _answered_share(status), cost, *who
+
+
+def submitter(status: Status) -> str | None:
+    """Write who submitted a job, and on which host, without the domain."""
+    host = (status.submitted_from or "").partition(".")[0]
+    return "@".join(filter(None, (status.submitted_by, host))) or None
 
 
 def batch_cells(status: Status, *, now: float) -> list[tuple[str, ...]]:
@@ -247,6 +263,10 @@ def _flagged(status: Status) -> str:
         (status.misfits, "of another form than asked for"),
     ]
     return ", ".join(f"{plural(number, 'answer')} {kind}" for number, kind in kinds if number)
+
+
+def _local(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _took(status: Status) -> str | None:

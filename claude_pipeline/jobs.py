@@ -3,12 +3,14 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from claude_pipeline.advancing import Advance
+from claude_pipeline.announcing import OnEnded, announcing
 from claude_pipeline.cards import card
 from claude_pipeline.choosing import Rows, choose
 from claude_pipeline.display import day, one_line
@@ -24,6 +26,7 @@ from claude_pipeline.errors import (
 )
 from claude_pipeline.failures import Picked, Which, labels, pick
 from claude_pipeline.frames import arrow_to_frame
+from claude_pipeline.logs import tell
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.pages import write_page
 from claude_pipeline.planning import Settings
@@ -36,6 +39,7 @@ from claude_pipeline.rounds import advance, poll
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import JobState, Status
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.traces import span
 from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
@@ -125,34 +129,46 @@ class Job:
         assert client is not None  # noqa: S101 - a session has one
         return self._store, session, client
 
-    def advance(self) -> Status:
+    def announcing(self, on_ended: OnEnded | None) -> AbstractContextManager[None]:
+        """Tell after a `with` block that the job has ended or is blocked, unless somebody has been told.
+
+        Args:
+            on_ended: A function, which is given the status, or a shell command, which has it as JSON on its stdin and
+                `CLAUDE_PIPELINE_JOB_ID`, `_STATE` and `_STORE` in its environment. One that fails is called again by
+                the next advance that has one.
+        """
+        return announcing(self._store, on_ended, job_id=self.job_id)
+
+    def advance(self, *, on_ended: OnEnded | None = None) -> Status:
         """Do once what is due: collect what ended, ask again what may pass, send what fits the queue.
+
+        `on_ended` is told if the job has ended or is blocked; see `announcing`.
 
         Raises:
             ApiError: The API refuses the credentials; what is passing stands in the status' `reason` instead.
             AccountError: The job belongs to another account than the client's.
             StoreError: The store cannot be written.
         """
-        return self._advance()
+        with self.announcing(on_ended):
+            return self._advance()
 
     def _advance(self, *, unless_polled_within: float = 0.0) -> Status:
         try:
-            session = self._start_session()
-            step = Advance(
-                self._store,
-                session.api,
-                session.account,
-                session.owner,
-                self.job_id,
-                unless_polled_within=unless_polled_within,
-            )
-            self._notes = step.notes
-            step.run()
+            with span("advance", job_id=self.job_id):
+                self._step(unless_polled_within)
         except ApiError as error:
             if not is_passing(error):
                 raise
             self._notes = [Note(f"{error} Trying again.")]
+            tell("job.put_off", job_id=self.job_id, reason=self._notes[0].words)
         return self.status()
+
+    def _step(self, unless_polled_within: float) -> None:
+        session = self._start_session()
+        asked = (self._store, session.api, session.account, session.owner, self.job_id)
+        step = Advance(*asked, unless_polled_within=unless_polled_within)
+        self._notes = step.notes
+        step.run()
 
     def wait(
         self,
@@ -160,17 +176,22 @@ class Job:
         timeout: float | None = None,
         poll_interval: float = 30.0,
         on_status: Callable[[Status], None] | None = None,
+        on_ended: OnEnded | None = None,
     ) -> "Job":
         """Advance until the job has ended; sleep `poll_interval` seconds in between.
 
         However many processes wait on one store, its batches are looked at twice in that time at most.
         `on_status` is given each status. Without it a notebook shows the job's card and keeps it up to date; scripts
-        and shells stay silent.
+        and shells stay silent. `on_ended` is told when the job has ended or is blocked; see `announcing`.
 
         Raises:
             WaitTimeoutError: It has not ended after `timeout` seconds; its batches run on.
             JobBlockedError: It goes on only after its user has mended something.
         """
+        with self.announcing(on_ended):
+            return self._wait(timeout, poll_interval, on_status)
+
+    def _wait(self, timeout: float | None, poll_interval: float, on_status: Callable[[Status], None] | None) -> "Job":
         deadline = None if timeout is None else time.monotonic() + timeout
         polled_within = 0.0
         show = on_status or self._live()
@@ -308,7 +329,9 @@ class Job:
     def cancel(self) -> Status:
         """Cancel what only this job waits for. Requests already answered stay answered, and billed."""
         self._start_session()
-        self._store.ledger.move_job(self.job_id, ("planning", "in_progress", "blocked"), state="canceling", reason=None)
+        states: tuple[JobState, ...] = ("planning", "in_progress", "blocked")
+        if self._store.ledger.move_job(self.job_id, states, state="canceling", reason=None):
+            tell("job.canceling", job_id=self.job_id)
         return self.advance()
 
     def resume(self) -> Status:
@@ -325,7 +348,8 @@ class Job:
                 states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
                 # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
                 forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
-                ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten)
+                if ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten):
+                    tell("job.resumed", job_id=self.job_id)
         return self.advance()
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.files import cannot_write
+from claude_pipeline.logs import tell
 from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
@@ -91,6 +92,8 @@ def end_stream(store: Store, shard: Shard) -> None:
         left = {} if is_wanted else failed
         if not ledger.move(shard.shard, STREAMING, owned_by=shard.owner, **outcome.recorded(left)):
             return
+        named = {"job_id": shard.job_id, "shard": shard.shard, "stream_id": shard.stream_id}
+        tell("stream.collected", **named, **outcome.told())
         ledger.record_usage(shard.shard, outcome.spending.models.values())
         ledger.fail(shard, members, left)
         if is_wanted and failed:

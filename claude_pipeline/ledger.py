@@ -9,7 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from claude_pipeline.books import Books
 from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
+from claude_pipeline.logs import tell
 from claude_pipeline.records import (
+    AT_REST,
+    CANCELING,
     FAILED,
     PLANNED,
     PLANNING,
@@ -75,6 +78,7 @@ class Ledger(Books):
                 members = self._keep_won(job.account, shard, members)
             if members:
                 self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
+                tell("batch.planned", job_id=job.job_id, shard=shard, requests=len(members))
             else:
                 self._delete_shard(shard)
         return members
@@ -206,6 +210,27 @@ class Ledger(Books):
     def renew_job(self, job_id: str, *, owner: str) -> bool:
         """Hold a job that is being planned for another minute; tell whether it is still this owner's."""
         return self.move_job(job_id, PLANNING, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
+
+    def lease_announcement(self, job: JobRecord, *, owner: str) -> bool:
+        """Take the telling of a job at rest, unless it was told, moved on, or another live owner tells it."""
+        with self.transaction():
+            current = self.job(job.job_id)
+            if current is None or current.state != job.state or current.announced_at is not None:
+                return False
+            if self._is_held(current.owner, current.lease_until):
+                return False
+            return self.move_job(job.job_id, AT_REST, owner=owner, lease_until=self.now() + LEASE_SECONDS)
+
+    def renew_announcement(self, job_id: str, *, owner: str) -> bool:
+        """Hold a job that is being told of for another minute."""
+        return self.move_job(job_id, AT_REST, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
+
+    def end_announcement(self, job: JobRecord, *, owner: str, done: bool) -> None:
+        """Let go of a job, and note that it was told unless it is not done, or has moved on."""
+        with self.transaction():
+            if done:
+                self.move_job(job.job_id, (job.state,), owned_by=owner, announced_at=self.now())
+            self.move_job(job.job_id, (*AT_REST, *CANCELING), owned_by=owner, owner=None)
 
     def lease(self, shard: Shard, *, owner: str, to: ShardState) -> bool:
         """Take a shard for an upload or a collection, unless a live owner has it or it moved on."""

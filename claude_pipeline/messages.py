@@ -48,7 +48,7 @@ class MessagesApi(Transport):
         content = b'{"stream":true,' + params[1:]
         timeout = httpx2.Timeout(connect=_CONNECT_SECONDS, read=idle_timeout, write=_WRITE_SECONDS, pool=None)
         options = body_options(len(content), betas) | {"timeout": timeout}
-        response = self._call("post", PATH, content=[content], stream=True, **options)
+        response = self._call("post", PATH, name="messages.create", content=[content], stream=True, **options)
         try:
             yield LiveBody(response)
         except ApiError as error:  # an error in the stream, which a gateway may have put the key into

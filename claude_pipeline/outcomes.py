@@ -11,7 +11,7 @@ from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import FAILED
 from claude_pipeline.results import Decoded, Verdict
 from claude_pipeline.spending import Spending
-from claude_pipeline.status import total_usd
+from claude_pipeline.status import rounded_usd, total_usd
 
 # What the ledger sums up of a results file, and where it stands there.
 _TOKENS = {
@@ -82,6 +82,16 @@ class Outcome:
         spent = None if costs.null_count else pc.sum(costs).as_py() or 0.0
         self.cost_usd = total_usd([self.cost_usd, spent])
         self.cache_saved_usd = total_usd([self.cache_saved_usd, *decoded.cache_saved_usd])
+
+    def told(self) -> dict[str, object]:
+        """Return what is logged of a shard that is done."""
+        tallies = {kind: self.tallies[kind] for kind in ("succeeded", *FAILED)}
+        return {**tallies, **{kind: self.tokens[kind] for kind in _TOKENS}, "cost_usd": rounded_usd(self.cost_usd)}
+
+    def traced(self) -> dict[str, int | float | None]:
+        """Return what a span tells of a shard that is done."""
+        usage = {f"gen_ai__usage__{kind}": self.tokens[kind] for kind in ("input_tokens", "output_tokens")}
+        return {**usage, "succeeded": self.tallies["succeeded"], "cost_usd": self.cost_usd}
 
     def recorded(self, failed: Mapping[int, str]) -> dict[str, object]:
         """Return what the ledger records of a shard that is done, whose requests at `failed` get no answer."""

@@ -19,6 +19,7 @@ from claude_pipeline.derived import PLAIN, AnswerOptions
 from claude_pipeline.errors import InputError
 from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
+from claude_pipeline.logs import tell
 from claude_pipeline.prompts import ID_BYTES, Request, RequestForm
 from claude_pipeline.records import MAX_AGAIN, PLANNING, Claim, JobRecord
 from claude_pipeline.retrying import NO_RETRIES, Retries, Retrying
@@ -35,6 +36,7 @@ FOREIGN_SCHEMA = pa.schema(
         pa.field("error_message", pa.string()),
     ]
 )
+_COUNTS = ("skipped", "invalid", "duplicates", "reused", "requests")
 _WRITE_ROWS = 65_536
 _PORTION_BYTES = 8_000_000
 
@@ -121,7 +123,9 @@ def plan(store: Store, job: JobRecord, *, owner: str) -> None:
     with renewed(lambda: ledger.renew_job(job.job_id, owner=owner)), suppress(LeaseLostError):
         try:
             counts = _plan(store, ledger.job(job.job_id) or job, owner=owner)  # it may be at another asking by now
-            ledger.move_job(job.job_id, PLANNING, owned_by=owner, state="in_progress", owner=None, **counts)
+            changes = {"state": "in_progress", "owner": None} | counts
+            if ledger.move_job(job.job_id, PLANNING, owned_by=owner, **changes) and not job.asking:
+                tell("job.planned", job_id=job.job_id, **{name: counts[name] for name in _COUNTS})
         finally:
             ledger.move_job(job.job_id, PLANNING, owned_by=owner, owner=None)
 
@@ -205,7 +209,7 @@ class _Planner:
     def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes, *, owner: str) -> None:
         settings = Settings.of(job)
         self._id_column = settings.id_column
-        self.counts = dict.fromkeys(("skipped", "invalid", "duplicates", "reused", "requests"), 0)
+        self.counts = dict.fromkeys(_COUNTS, 0)
         self._unsent = Unsent()
         self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
         self._streams = settings.mode == "stream"

@@ -21,6 +21,7 @@ RUNNING: tuple[ShardState, ...] = ("in_progress", "canceling")
 ENDED: tuple[ShardState, ...] = ("ended",)
 STREAMING: tuple[ShardState, ...] = ("streaming",)
 COLLECTED: tuple[ShardState, ...] = ("collected",)
+AT_REST: tuple[JobState, ...] = ("ended", "blocked")
 PLANNING: tuple[JobState, ...] = ("planning",)
 CANCELING: tuple[JobState, ...] = ("canceling",)
 OPEN_JOBS: tuple[JobState, ...] = ("planning", "in_progress", "canceling")
@@ -65,6 +66,8 @@ class JobRecord:
         refusals: Why rows cannot be sent, as the JSON of `Refusal`s.
         asking: Which asking of its rows is planned or awaited: 0 is the first, later ones ask some again.
         submitted_by: The user who submitted it, and `submitted_from` the host.
+        traceparent: The span of its submit, for who traces.
+        announced_at: When somebody was told that it ended or is blocked.
         pruned_at: When its input and answers were removed from the store.
     """
 
@@ -91,6 +94,8 @@ class JobRecord:
     ended_at: float | None
     submitted_by: str | None
     submitted_from: str | None
+    traceparent: str | None
+    announced_at: float | None
     pruned_at: float | None
 
 

@@ -71,6 +71,8 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         refused=sum(shard.refused for shard in own),
         paused=sum(shard.paused for shard in own),
         misfits=sum(shard.misfits for shard in own),
+        submitted_by=job.submitted_by,
+        submitted_from=job.submitted_from,
         pruned_at=job.pruned_at,
     )
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from claude_pipeline.advancing import Advance
+from claude_pipeline.announcing import OnEnded, announcing
 from claude_pipeline.errors import AccountError, ApiError, PipelineError
+from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings
 from claude_pipeline.records import OPEN_JOBS, JobRecord
 from claude_pipeline.refusals import is_passing
@@ -12,6 +14,7 @@ from claude_pipeline.reports import Note, report
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.traces import span
 from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
@@ -24,13 +27,19 @@ def advance(
     ledger: str | None = None,
     base_url: str | None = None,
     client: "Anthropic | None" = None,
+    on_ended: OnEnded | None = None,
 ) -> list[Status]:
     """Advance every open job of a store that belongs to the client's account; return how they stand.
+
+    `on_ended` is told of each job of the store that has ended or is blocked and that nobody was told of yet: a function
+    is given its status, a shell command has that as JSON on its stdin. Which ended before anybody asked is not told.
 
     Raises:
         ApiError: The API refuses the credentials.
     """
-    return _over_open_jobs(Advance.run, existing_store(find_store(store), ledger), base_url, client)
+    opened = existing_store(find_store(store), ledger)
+    with announcing(opened, on_ended), span("advance"):
+        return _over_open_jobs(Advance.run, opened, base_url, client)
 
 
 def poll(
@@ -85,6 +94,7 @@ class _Look:
         except PipelineError as error:
             if isinstance(error, ApiError) and is_passing(error):
                 self._notes = [Note(f"{error} Trying again.")]
+                tell("job.put_off", job_id=None, reason=self._notes[0].words)
             else:
                 self.error = error
         if self._account is not None and any(note.shard is None for note in self._notes):

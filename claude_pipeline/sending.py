@@ -8,12 +8,14 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from math import inf
+from typing import Any
 
 from claude_pipeline.batches import BatchesApi, body_chunks
 from claude_pipeline.bodies import CHANGED_FILES, ChangedFilesError, write_shard
 from claude_pipeline.budgets import OverBudgetError, fit, has_budget, may_reserve
 from claude_pipeline.errors import ApiError, ResultsError
 from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
+from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings, has_room
 from claude_pipeline.records import (
     SUBMITTING,
@@ -27,6 +29,7 @@ from claude_pipeline.results import spool_lines
 from claude_pipeline.shards import Members
 from claude_pipeline.status import JobState
 from claude_pipeline.store import Store
+from claude_pipeline.traces import PROVIDER, span
 from claude_pipeline.wire import Batch
 
 GRACE_SECONDS = 60.0
@@ -77,17 +80,39 @@ def finds_cache(store: Store, shard: Shard) -> bool:
 
 def _send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
     ledger = store.ledger
-    with renewed(lambda: ledger.renew(shard.shard, owner=owner)), _released(store, shard, owner=owner):
+    with (
+        span("send", **traced(store, shard)) as opened,
+        renewed(lambda: ledger.renew(shard.shard, owner=owner)),
+        _released(store, shard, owner=owner),
+    ):
         try:
-            batch = _create(store, api, shard, owner=owner)
+            batch, size = _create(store, api, shard, owner=owner)
         except CreateRefusedError as refusal:
+            opened.note(error__type=refusal.error_type or refusal.then)
             _refused(store, shard, refusal, owner=owner)
         except ChangedFilesError as error:
             ledger.set_aside(shard, error.positions, owner=owner, reason=CHANGED_FILES)
         except LeaseLostError:
             return
         else:
-            ledger.move(shard.shard, SUBMITTING, owned_by=owner, **_adoption(batch))
+            if ledger.move(shard.shard, SUBMITTING, owned_by=owner, **_adoption(batch)):
+                opened.note(batch_id=batch.id, bytes=size)
+                tell("batch.sent", **_named(shard), **_sent(batch, size), attempt=shard.attempt)
+
+
+def traced(store: Store, shard: Shard) -> dict[str, Any]:
+    """Return what the span of a step with a shard begins with; it is linked to the submit of the shard's job."""
+    job = store.ledger.planner_of(shard)
+    model = {"gen_ai__provider__name": PROVIDER, "gen_ai__request__model": Settings.of(job).model}
+    return {**model, "links_to": job.traceparent, **_named(shard), "requests": shard.requests}
+
+
+def _named(shard: Shard) -> dict[str, object]:
+    return {"job_id": shard.job_id, "shard": shard.shard}
+
+
+def _sent(batch: Batch, size: int) -> dict[str, object]:
+    return {"batch_id": batch.id, "requests": batch.requests, "bytes": size}
 
 
 def _reserve(store: Store, shard: Shard, job: JobRecord, *, owner: str) -> bool:
@@ -109,7 +134,7 @@ def _released(store: Store, shard: Shard, *, owner: str) -> Iterator[None]:
         ledger.move(shard.shard, SUBMITTING, owned_by=owner, owner=None, submitting_at=ledger.now())
 
 
-def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch:
+def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> tuple[Batch, int]:
     ledger = store.ledger
     settings = Settings.of(store.ledger.planner_of(shard))
     with store.spool() as spool:
@@ -128,7 +153,7 @@ def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> Batch
             return ledger.shard(shard.shard).state != "uploading"
 
         chunks = body_chunks(spool, before_last=write_intent)
-        return api.create(chunks, size=size, betas=settings.form.betas, is_complete=is_complete)
+        return api.create(chunks, size=size, betas=settings.form.betas, is_complete=is_complete), size
 
 
 def _adoption(batch: Batch) -> dict[str, object]:
@@ -138,10 +163,14 @@ def _adoption(batch: Batch) -> dict[str, object]:
 
 
 def _refused(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: str) -> None:
+    if refusal.then != "doubtful":
+        then = {"status": refusal.status, "then": refusal.then, "retry_after": refusal.retry_after}
+        tell("batch.refused", **_named(shard), **then, reason=str(refusal))
     match refusal.then:
         case "doubtful":
             reason = f"The answer to a create call was lost ({refusal}); looking whether the batch exists."
-            store.ledger.move(shard.shard, SUBMITTING, owned_by=owner, reason=reason)
+            if store.ledger.move(shard.shard, SUBMITTING, owned_by=owner, reason=reason):
+                tell("batch.doubtful", **_named(shard), reason=reason)
         case "later":
             _put_off(store, shard, refusal, owner=owner)
         case "halve" if shard.requests > 1:
@@ -174,7 +203,8 @@ def _give_back(store: Store, shard: Shard, *, owner: str, **changes: object) -> 
 def block_jobs(store: Store, shard: Shard, reason: str, *, states: Collection[JobState] = WANTING_JOBS) -> None:
     """Stop every job that waits for a shard until its user has mended something and calls resume."""
     for job in store.ledger.waiting_jobs(shard.shard, states):
-        store.ledger.move_job(job.job_id, states, state="blocked", reason=reason)
+        if store.ledger.move_job(job.job_id, states, state="blocked", reason=reason):
+            tell("job.blocked", job_id=job.job_id, reason=reason)
 
 
 def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
@@ -190,7 +220,8 @@ def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
     ledger = store.ledger
     candidates = _candidates(store, api, shard)
     if ours := _find_ours(store, api, shard, candidates):
-        ledger.move_doubtful(shard, **_adoption(ours))
+        if ledger.move_doubtful(shard, **_adoption(ours)):
+            tell("batch.found", **_named(shard), batch_id=ours.id)
         return
     running = [batch.id for batch in candidates if batch.processing_status != "ended"]
     archived = [batch.id for batch in candidates if batch.archived_at]
@@ -198,11 +229,17 @@ def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
         _give_up(store, shard, archived)
     elif running:
         reason = f"The answer to a create call was lost. Waiting for {', '.join(running)} to end, which may be it."
-        ledger.move_doubtful(shard, reason=reason)
+        _doubt(store, shard, reason)
     elif ledger.now() - _cut_at(shard) > GRACE_SECONDS:
-        ledger.move_doubtful(shard, state="planned", owner=None, reason=None)
+        if ledger.move_doubtful(shard, state="planned", owner=None, reason=None):
+            tell("batch.not_found", **_named(shard))
     elif not shard.reason:
-        ledger.move_doubtful(shard, reason="A create call was cut short; looking whether the batch exists.")
+        _doubt(store, shard, "A create call was cut short; looking whether the batch exists.")
+
+
+def _doubt(store: Store, shard: Shard, reason: str) -> None:
+    if reason != shard.reason and store.ledger.move_doubtful(shard, reason=reason):
+        tell("batch.doubtful", **_named(shard), reason=reason)
 
 
 def _give_up(store: Store, shard: Shard, archived: list[str]) -> None:

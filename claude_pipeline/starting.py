@@ -1,5 +1,8 @@
 """Starting: a snapshot and its settings become a job of the store, if it may cost what it is expected to."""
 
+import getpass
+import os
+import platform
 from base64 import b32encode
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +15,7 @@ from claude_pipeline.budgets import store_budgets
 from claude_pipeline.display import usd
 from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
+from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings
 from claude_pipeline.preflight import preflight as check_first
 from claude_pipeline.pricing import PRICES_FILE, PriceList
@@ -19,6 +23,7 @@ from claude_pipeline.prompts import RequestForm
 from claude_pipeline.sessions import Session
 from claude_pipeline.sources import Snapshot
 from claude_pipeline.store import Store, read_batches
+from claude_pipeline.traces import traceparent
 
 
 def start(
@@ -57,11 +62,24 @@ def start(
         _check_cost(store, session, settings, estimated)
     if known is None:
         store.keep_input(taken.path, job_id)
+    submitted = {"submitted_by": _user(), "submitted_from": platform.node() or None, "traceparent": traceparent()}
     with store.ledger.transaction():
         if known is not None:  # it may just be pruned, which removes the input in a transaction of its own
             store.keep_input(taken.path, job_id)
-        store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
+        store.ledger.add_job(
+            job_id, account=session.account, name=name, settings=settings, rows=taken.rows, submitted=submitted
+        )
+    told = {"source": settings.label, "model": settings.model, "job_name": name}
+    tell("job.submitted", job_id=job_id, rows=taken.rows, **told)
     return job_id
+
+
+def _user() -> str:
+    """Name who runs this process, who need not be known by name in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 def _check_cost(store: Store, session: Session, settings: Settings, estimated: Callable[[], Estimate]) -> None:

@@ -1,16 +1,17 @@
 """Accounts, jobs and shards as they stand, and every change of their state: a compare-and-set in one transaction."""
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from claude_pipeline import logs
 from claude_pipeline.database import Database, assignments, conditions, marks
 from claude_pipeline.errors import StoreError
-from claude_pipeline.records import OPEN_JOBS, QUEUED, JobRecord, Shard, ShardState
+from claude_pipeline.records import AT_REST, OPEN_JOBS, QUEUED, JobRecord, Shard, ShardState
 from claude_pipeline.shards import Members
 from claude_pipeline.status import JobState
 
@@ -25,9 +26,11 @@ class States:
         self._database = Database(path)
         self.now = self._database.now
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Run what the body does as one transaction."""
-        return self._database.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run what the body does as one transaction, and log what happens in it once it is committed."""
+        with logs.held(), self._database.transaction():
+            yield
 
     # Accounts and jobs
 
@@ -63,25 +66,39 @@ class States:
         """Note that a look at an account's batches came to nothing."""
         self._database.run("UPDATE accounts SET polled_at = 0 WHERE account = ?", (account,))
 
-    def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
-        """Open a job that is still to be planned; one that exists takes the new settings and the time.
+    def add_job(
+        self,
+        job_id: str,
+        *,
+        account: int,
+        name: str | None,
+        settings: msgspec.Struct,
+        rows: int,
+        submitted: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Open a job that is still to be planned; one that exists takes the new settings, the time and `submitted`.
 
-        One that is pruned has nothing left, and begins anew.
+        These are the columns that say who submits: `submitted_by`, `submitted_from` and `traceparent`. One that is
+        pruned has nothing left, and begins anew.
         """
         with self.transaction():
-            now = self.now()
+            now, text = self.now(), msgspec.json.encode(settings).decode()
             self._revive(job_id, now)
             self._database.run(
                 "INSERT INTO jobs (job_id, account, name, state, settings, rows, created_at, submitted_at)"
                 " VALUES (?, ?, ?, 'planning', ?, ?, ?, ?)"
                 " ON CONFLICT (job_id) DO UPDATE"
                 " SET settings = excluded.settings, submitted_at = excluded.submitted_at",
-                (job_id, account, name, msgspec.json.encode(settings).decode(), rows, now, now),
+                (job_id, account, name, text, rows, now, now),
             )
+            if submitted:
+                sql = f"UPDATE jobs SET {assignments(submitted)} WHERE job_id = ?"
+                self._database.run(sql, (*submitted.values(), job_id))
 
     def _revive(self, job_id: str, now: float) -> None:
         anew = "state = 'planning', asking = 0, reason = NULL, unanswered = NULL, owner = NULL, ended_at = NULL"
-        sql = f"UPDATE jobs SET {anew}, pruned_at = NULL, created_at = ? WHERE job_id = ? AND pruned_at IS NOT NULL"
+        anew += ", announced_at = NULL, pruned_at = NULL, created_at = ?"
+        sql = f"UPDATE jobs SET {anew} WHERE job_id = ? AND pruned_at IS NOT NULL"
         if self._database.run(sql, (now, job_id)):
             pruned = "SELECT shard FROM shards WHERE pruned_at IS NOT NULL"
             self._database.run(f"DELETE FROM job_shards WHERE job_id = ? AND shard IN ({pruned})", (job_id,))
@@ -100,11 +117,30 @@ class States:
     def move_job(
         self, job_id: str, states: Collection[JobState], *, owned_by: str | None = None, **changes: object
     ) -> bool:
-        """Change a job in one of these states (and held by this owner, if one is given); tell whether it was."""
+        """Change a job in one of these states (and held by this owner, if one is given); tell whether it was.
+
+        Nobody has been told of a new state yet.
+        """
+        if "state" in changes:
+            changes["announced_at"] = None
         held, owner = _held_by(owned_by)
         sql = f"UPDATE jobs SET {assignments(changes)} WHERE job_id = ? AND state IN ({marks(states)}){held}"
         with self.transaction():
             return self._database.run(sql, (*changes.values(), job_id, *states, *owner)) == 1
+
+    def begin_announcing(self, *, but: str | None) -> None:
+        """Note that somebody wants to be told of jobs at rest; the first time all that are count as told but one."""
+        with self.transaction():
+            if self._database.rows("SELECT 1 FROM meta WHERE key = 'announced_since'"):
+                return
+            now = self.now()
+            self._database.run("INSERT INTO meta VALUES ('announced_since', ?)", (repr(now),))
+            sql = f"UPDATE jobs SET announced_at = ? WHERE state IN ({marks(AT_REST)}) AND job_id <> ?"
+            self._database.run(sql, (now, *AT_REST, but or ""))
+
+    def unannounced(self) -> list[JobRecord]:
+        """List the jobs at rest that nobody has been told of."""
+        return [job for job in self.jobs(AT_REST) if job.announced_at is None]
 
     # Shards
 

@@ -1,8 +1,8 @@
 """What a job says of itself."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 JobState = Literal["planning", "in_progress", "canceling", "blocked", "ended"]
 ProcessingStatus = Literal["in_progress", "canceling", "ended"]
@@ -77,6 +77,11 @@ class Saved:
         return total_usd([self.duplicates_usd, self.reused_usd, self.caching_usd, self.batch_usd])
 
 
+def rounded_usd(amount: float | None) -> float | None:
+    """Write dollars as a log does: to a millionth."""
+    return None if amount is None else round(amount, 6)
+
+
 def total_usd(amounts: Iterable[float | None]) -> float | None:
     """Add up dollars; one that is not known makes the sum unknown."""
     total = 0.0
@@ -119,6 +124,8 @@ class Status:
         refused: Those that Claude refused to give.
         paused: Those that stopped in the middle of a turn (`pause_turn`).
         misfits: Those that do not fit the schema that they were asked for.
+        submitted_by: The user who submitted it last; None in a store from before this was noted.
+        submitted_from: The host that was on.
     """
 
     job_id: str
@@ -152,7 +159,14 @@ class Status:
     refused: int = 0
     paused: int = 0
     misfits: int = 0
+    submitted_by: str | None = None
+    submitted_from: str | None = None
     pruned_at: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as what `--json` prints; docs/status.md has its fields."""
+        saved = asdict(self.saved) | {"total_usd": self.saved.total}
+        return asdict(self) | {"cache_hit_rate": self.cache_hit_rate, "saved": saved}
 
     @property
     def prompt_tokens(self) -> int:

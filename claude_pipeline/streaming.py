@@ -22,12 +22,14 @@ from claude_pipeline.pace import Pace
 from claude_pipeline.planning import Limits, Settings, plan
 from claude_pipeline.prompts import Request
 from claude_pipeline.records import JobRecord, Shard
+from claude_pipeline.sending import traced
 from claude_pipeline.sessions import StorePath
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Source
 from claude_pipeline.store import Store
 from claude_pipeline.streamed import Rows, StreamedRow
 from claude_pipeline.submitting import Asked, begin
+from claude_pipeline.traces import span
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -164,9 +166,18 @@ def stream(
         mode="stream",
         max_rows=max_rows,
     )
-    job = begin(
-        source, asked, store=store, ledger=ledger, base_url=base_url, client=client, limit=limit, preflight=preflight
-    )
+    with span("stream") as opened:
+        job = begin(
+            source,
+            asked,
+            store=store,
+            ledger=ledger,
+            base_url=base_url,
+            client=client,
+            limit=limit,
+            preflight=preflight,
+        )
+        opened.note(job_id=job.job_id)
     run = _Run(job, size=max_concurrency, idle_timeout=idle_timeout, on_text=on_text, on_event=on_event)
     return Stream(job, _ordered(run.rows()) if in_order else run.rows())
 
@@ -276,6 +287,7 @@ class _Asker:
     def __init__(self, store: Store, shard: Shard, journal: Journal, rows: Rows) -> None:
         self._store, self._shard, self._journal, self._rows = store, shard, journal, rows
         self._purse = _open_purse(store, shard)
+        self._traced = traced(store, shard)
 
     def items(self, settings: Settings) -> Iterator[_Item]:
         """Yield each request with its position in the shard, its row and its address."""
@@ -286,7 +298,9 @@ class _Asker:
 
     def work(self, item: _Item) -> Answered:
         """Ask a request, and keep its answer before anybody hears of it."""
-        answered = self._answer(*item)
+        _, row, *_ = item
+        with span("stream.row", row=row + 1, **self._traced):
+            answered = self._answer(*item)
         self._journal.add(answered.line)
         return answered
 

@@ -25,6 +25,7 @@ from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Snapshot, Source, open_table, snapshot
 from claude_pipeline.starting import start
 from claude_pipeline.store import Store, find_store
+from claude_pipeline.traces import span
 from claude_pipeline.transport import make_client
 from claude_pipeline.values import check_unicode
 
@@ -169,10 +170,19 @@ def submit(
         "salt_column": salt_column,
     }
     asked = Asked(request, limits, content, on_invalid, on_truncated, id_column, prefix, name)
-    job = begin(
-        source, asked, store=store, ledger=ledger, base_url=base_url, client=client, limit=limit, preflight=preflight
-    )
-    job.advance()
+    with span("submit") as opened:
+        job = begin(
+            source,
+            asked,
+            store=store,
+            ledger=ledger,
+            base_url=base_url,
+            client=client,
+            limit=limit,
+            preflight=preflight,
+        )
+        opened.note(job_id=job.job_id)
+        job.advance()
     return job
 
 

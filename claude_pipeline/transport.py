@@ -10,8 +10,10 @@ from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from claude_pipeline.errors import ApiError, CredentialsError, InputError, PipelineError
+from claude_pipeline.logs import tell
 from claude_pipeline.parameters import check_client
 from claude_pipeline.refusals import code_of, seconds_of, type_of, words_of
 from claude_pipeline.wire import decode
@@ -65,40 +67,49 @@ class Transport:
     def _decode(self, answer: "httpx2.Response", kind: type[_T]) -> _T:
         return decode(answer.content, kind, host=self._client.base_url.host)
 
-    def _get(self, path: str, *, params: dict[str, Any] | None = None) -> "httpx2.Response":
-        return self._call("get", path, params=params or {})
+    def _get(self, path: str, *, name: str, params: dict[str, Any] | None = None) -> "httpx2.Response":
+        return self._call("get", path, name=name, params=params or {})
 
     def _call(
         self,
         method: Literal["get", "post", "delete"],
         path: str,
         *,
+        name: str,
         content: Iterable[bytes] | None = None,
         stream: bool | None = None,
         **options: Any,  # noqa: ANN401  the SDK's own request options
     ) -> "httpx2.Response":
+        """Make the call that the SDK calls `name`, which its own span is named after."""
         import anthropic  # noqa: PLC0415  loaded with the client
         import httpx2  # noqa: PLC0415
 
         taken = {"content": content if method == "post" else None, "stream": stream}
-        given = {name: value for name, value in taken.items() if value is not None}
+        given = {key: value for key, value in taken.items() if value is not None}
+        options |= {"max_retries": 0, "span_name": f"anthropic.{name}"}
+        told = _Told(method.upper(), urlsplit(path).path)
         try:
             call: Any = getattr(self._client, method)
-            answer: httpx2.Response = call(path, cast_to=httpx2.Response, options=options | {"max_retries": 0}, **given)
+            answer: httpx2.Response = call(path, cast_to=httpx2.Response, options=options, **given)
         except anthropic.APIStatusError as error:
+            told.answered(error.response)
             raise self._refused(error) from None
         except anthropic.APIConnectionError as error:
-            cause = _root(error)
-            if isinstance(cause, PipelineError):  # raised by what yields the body
-                raise cause from None
-            words = self._masked(f"{type(cause).__name__}: {cause}".rstrip(": "))
-            raise ApiError(f"The API at {self._client.base_url.host} could not be reached ({words}).") from None
+            raise self._broken(_root(error), told) from None
         except TypeError as error:
             if "authentication method" in str(error):
                 raise CredentialsError from error
             raise
+        told.answered(answer)
         self._note_date(answer)
         return answer
+
+    def _broken(self, cause: BaseException, told: "_Told") -> PipelineError:
+        if isinstance(cause, PipelineError):  # raised by what yields the body
+            return cause
+        words = self._masked(f"{type(cause).__name__}: {cause}".rstrip(": "))
+        told.failed(words)
+        return ApiError(f"The API at {self._client.base_url.host} could not be reached ({words}).")
 
     def _note_date(self, answer: "httpx2.Response") -> None:
         with suppress(ValueError, OverflowError):
@@ -117,6 +128,24 @@ class Transport:
         for secret in self._secrets:
             words = words.replace(secret, "***")
         return words
+
+
+class _Told:
+    """A call that is logged when it is over; of its URL no query, which a gateway may keep secrets in."""
+
+    def __init__(self, method: str, path: str) -> None:
+        self._call = {"method": method, "path": path}
+        self._begun_at = time.monotonic()
+
+    def answered(self, answer: "httpx2.Response") -> None:
+        request_id = answer.headers.get("request-id")
+        tell("api.called", **self._call, **self._seconds(), status=answer.status_code, request_id=request_id)
+
+    def failed(self, reason: str) -> None:
+        tell("api.failed", **self._call, **self._seconds(), reason=reason)
+
+    def _seconds(self) -> dict[str, float]:
+        return {"seconds": round(time.monotonic() - self._begun_at, 6)}
 
 
 def body_options(size: int, betas: Sequence[str]) -> dict[str, Any]:

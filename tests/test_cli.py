@@ -178,7 +178,7 @@ def test_list_and_status_are_plain_lines_in_a_pipe(shell, prompts):
     shell("run", prompts("One."), *ASK, "--name", "numbers", "--out", "answers.parquet")
     listed = shell("list")
     header, line = listed.stdout.splitlines()
-    assert header.split() == ["JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "NAME"]
+    assert header.split() == ["JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "BY", "NAME"]
     assert line.endswith("numbers")
     newest = shell("status")
     assert "1 answered" in newest.stdout

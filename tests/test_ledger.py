@@ -447,7 +447,15 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
         connection.execute("ALTER TABLE shards DROP COLUMN api_ahead")
         for column in LATER_COLUMNS_OF_SHARDS:
             connection.execute(f"ALTER TABLE shards DROP COLUMN {column}")
-        for column in ("refusals", "asking", "submitted_by", "submitted_from", "pruned_at"):
+        for column in (
+            "refusals",
+            "asking",
+            "submitted_by",
+            "submitted_from",
+            "traceparent",
+            "announced_at",
+            "pruned_at",
+        ):
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("UPDATE jobs SET settings = ?", (json.dumps(FIRST_SETTINGS),))
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")

@@ -3,7 +3,8 @@
 from claude_pipeline.cli.asking import run, submit
 from claude_pipeline.cli.comparing import compare
 from claude_pipeline.cli.estimating import estimate
-from claude_pipeline.cli.following import advance, cancel, list_jobs, resume, status, wait, write
+from claude_pipeline.cli.following import advance, cancel, resume, wait, write
+from claude_pipeline.cli.looking import list_jobs, status
 from claude_pipeline.cli.mending import ask_again, failed
 from claude_pipeline.cli.pruning import prune
 from claude_pipeline.cli.rehearsing import sandbox

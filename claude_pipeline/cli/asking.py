@@ -6,6 +6,7 @@ import click
 
 import claude_pipeline as cp
 from claude_pipeline.cli import options
+from claude_pipeline.cli.brief import BriefCommand
 from claude_pipeline.cli.live import progress
 from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_json
@@ -14,10 +15,11 @@ from claude_pipeline.cli.shell import leave, say, stop
 from claude_pipeline.cli.waiting import next_step, report, wait_for, written
 
 
-@click.command(short_help="Ask every row of a table, wait, and write the answers.")
+@click.command(cls=BriefCommand, short_help="Ask every row of a table, wait, and write the answers.")
 @asking
 @options.out
 @options.waiting
+@options.on_ended
 @options.place
 @options.as_json
 def run(
@@ -26,6 +28,7 @@ def run(
     out: str,
     poll_interval: float,
     timeout: float | None,
+    on_ended: str | None,
     as_json: bool,
     **settings: Unpack[Settings],
 ) -> None:
@@ -44,13 +47,14 @@ def run(
     if not as_json:
         click.echo(job.job_id)
     place = Place(settings["store"], settings["ledger"], settings["base_url"])
-    status = wait_for(job, place, timeout=timeout, poll_interval=poll_interval)
-    if status.state == "ended":
-        written(job, out)
+    with job.announcing(on_ended):
+        status = wait_for(job, place, timeout=timeout, poll_interval=poll_interval)
+        if status.state == "ended":
+            written(job, out)
     report(status, place, as_json=as_json)
 
 
-@click.command(short_help="Send a table's requests and print the job's id.")
+@click.command(cls=BriefCommand, short_help="Send a table's requests and print the job's id.")
 @asking
 @options.place
 @options.as_json

@@ -13,8 +13,8 @@ from claude_pipeline.cli.shell import say
 
 
 @click.command(short_help="Tell how the answers of two jobs differ.")
-@click.argument("job_a", metavar="JOB_A")
-@click.argument("job_b", metavar="JOB_B")
+@click.argument("job_a", metavar="JOB_A", shell_complete=options.job_ids)
+@click.argument("job_b", metavar="JOB_B", shell_complete=options.job_ids)
 @click.option("--on", multiple=True, metavar="COLUMN", help="Tells rows apart if the inputs differ; repeatable.")
 @click.option("--out", metavar="PATH", help="Write the rows that differ here: .parquet or .csv.")
 @options.store
@@ -33,7 +33,10 @@ def compare(
 
     Rows are matched by their position if both jobs have the same input, else by
     the columns of --on.
-    """
+
+    \b
+      claude-pipeline compare job_td7eocqpecwxdsxe job_lbuzjqazcy4csgfu --on id
+    """  # noqa: D301  # click keeps the lines after a backspace as they are
     if out is not None:
         cp.check_output(out)
     place = Place(store, ledger, None)

@@ -7,11 +7,12 @@ import click
 
 import claude_pipeline as cp
 from claude_pipeline.cli import options
+from claude_pipeline.cli.brief import BriefCommand
 from claude_pipeline.cli.live import progress
 from claude_pipeline.cli.requesting import Requesting, check_prompt, requesting
 
 
-@click.command(short_help="Tell what a table would cost, and send nothing.")
+@click.command(cls=BriefCommand, short_help="Tell what a table would cost, and send nothing.")
 @requesting
 @click.option(
     "--exact",

@@ -1,7 +1,6 @@
-"""The commands about jobs that exist: look, wait, push on, write, stop, go on."""
+"""The commands about jobs that exist: wait, push on, write, stop, go on."""
 
 from collections.abc import Callable
-from operator import attrgetter
 
 import click
 
@@ -9,46 +8,16 @@ import claude_pipeline as cp
 from claude_pipeline import display
 from claude_pipeline.cli import options
 from claude_pipeline.cli.options import Place
-from claude_pipeline.cli.output import print_jobs, print_json, print_status
+from claude_pipeline.cli.output import print_json
 from claude_pipeline.cli.shell import leave, say
 from claude_pipeline.cli.waiting import next_step, report, wait_for, written
 from claude_pipeline.status import Status
-
-_NO_JOBS = "No jobs here yet. `claude-pipeline run --help` shows how to start one."
-
-
-@click.command("list", short_help="List the jobs of a store.")
-@options.store
-@options.as_json
-def list_jobs(*, store: str | None, ledger: str | None, as_json: bool) -> None:
-    """List the jobs of a store, the newest first."""
-    statuses = _newest_first(store, ledger)
-    if as_json:
-        print_json(statuses)
-    elif statuses:
-        print_jobs(statuses)
-    else:
-        say(_NO_JOBS)
-
-
-@click.command(short_help="Show where a job stands.")
-@options.optional_job
-@options.store
-@options.as_json
-def status(*, job_id: str | None, store: str | None, ledger: str | None, as_json: bool) -> None:
-    """Show where JOB stands, without asking the API; the newest job when none is named."""
-    shown = [cp.open_job(job_id, store=store, ledger=ledger).status()] if job_id else _newest_first(store, ledger)[:1]
-    if not shown:
-        raise click.ClickException(_NO_JOBS)
-    if as_json:
-        print_json(shown[0])
-    else:
-        print_status(shown[0])
 
 
 @click.command(short_help="Wait until a job has ended.")
 @options.job_argument
 @options.waiting
+@options.on_ended
 @options.place
 @options.as_json
 def wait(
@@ -56,22 +25,38 @@ def wait(
     job_id: str,
     poll_interval: float,
     timeout: float | None,
+    on_ended: str | None,
     store: str | None,
     ledger: str | None,
     base_url: str | None,
     as_json: bool,
 ) -> None:
-    """Wait until JOB has ended, and push it on meanwhile. Ctrl-C leaves its batches running."""
+    """Wait until JOB has ended, and push it on meanwhile. Ctrl-C leaves its batches running.
+
+    \b
+      claude-pipeline wait job_td7eocqpecwxdsxe --timeout 3600
+    """  # noqa: D301  # click keeps the lines after a backspace as they are
     place = Place(store, ledger, base_url)
-    ended = wait_for(place.open(job_id), place, timeout=timeout, poll_interval=poll_interval)
+    job = place.open(job_id)
+    with job.announcing(on_ended):
+        ended = wait_for(job, place, timeout=timeout, poll_interval=poll_interval)
     report(ended, place, as_json=as_json)
 
 
 @click.command(short_help="Do what is to be done now, once; for cron.")
 @options.optional_job
+@options.on_ended
 @options.place
 @options.as_json
-def advance(*, job_id: str | None, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
+def advance(
+    *,
+    job_id: str | None,
+    on_ended: str | None,
+    store: str | None,
+    ledger: str | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
     """Do once what JOB needs now, or every open job: collect what ended, send what is due.
 
     \b
@@ -79,7 +64,10 @@ def advance(*, job_id: str | None, store: str | None, ledger: str | None, base_u
       */5 * * * *  cd /data && claude-pipeline advance
     """  # noqa: D301  # click keeps the lines after a backspace as they are
     place = Place(store, ledger, base_url)
-    moved = [place.open(job_id).advance()] if job_id else cp.advance(store=store, ledger=ledger, base_url=base_url)
+    if job_id:
+        moved = [place.open(job_id).advance(on_ended=on_ended)]
+    else:
+        moved = cp.advance(store=store, ledger=ledger, base_url=base_url, on_ended=on_ended)
     if as_json:
         print_json(moved[0] if job_id else moved)
         return
@@ -99,7 +87,10 @@ def write(*, job_id: str, out: str, store: str | None, ledger: str | None, base_
 
     Before the job has ended, rows without an answer have an empty result_type,
     and the exit code is 4.
-    """
+
+    \b
+      claude-pipeline write job_td7eocqpecwxdsxe --out labeled.parquet
+    """  # noqa: D301  # click keeps the lines after a backspace as they are
     place = Place(store, ledger, base_url)
     job = place.open(job_id)
     written(job, out)
@@ -111,7 +102,11 @@ def write(*, job_id: str, out: str, store: str | None, ledger: str | None, base_
 @options.place
 @options.as_json
 def cancel(*, job_id: str, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
-    """Cancel JOB and its running batches; what was answered until then is kept and collected."""
+    """Cancel JOB and its running batches; what was answered until then is kept and collected.
+
+    \b
+      claude-pipeline cancel job_td7eocqpecwxdsxe
+    """  # noqa: D301  # click keeps the lines after a backspace as they are
     _change(Place(store, ledger, base_url), job_id, cp.Job.cancel, as_json=as_json)
 
 
@@ -120,7 +115,11 @@ def cancel(*, job_id: str, store: str | None, ledger: str | None, base_url: str 
 @options.place
 @options.as_json
 def resume(*, job_id: str, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
-    """Go on with JOB after it was canceled, or once what blocked it is mended."""
+    """Go on with JOB after it was canceled, or once what blocked it is mended.
+
+    \b
+      claude-pipeline resume job_td7eocqpecwxdsxe
+    """  # noqa: D301  # click keeps the lines after a backspace as they are
     _change(Place(store, ledger, base_url), job_id, cp.Job.resume, as_json=as_json)
 
 
@@ -131,7 +130,3 @@ def _change(place: Place, job_id: str, change: Callable[["cp.Job"], Status], *, 
     say(next_step(after, place))
     if after.state == "blocked":
         leave(after)
-
-
-def _newest_first(store: str | None, ledger: str | None) -> list[Status]:
-    return sorted(cp.list_jobs(store=store, ledger=ledger), key=attrgetter("submitted_at"), reverse=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from claude_pipeline import display
+from claude_pipeline.cli.shell import log_format
 from claude_pipeline.status import RequestCounts, Status
 
 OnStatus = Callable[[Status], None]
@@ -31,6 +32,9 @@ _LOOKS = {
 @contextmanager
 def progress(doing: str) -> Iterator[OnStatus]:
     """Show `doing` until the first status is shown, then the latest status."""
+    if log_format():
+        yield _unseen
+        return
     console = Console(stderr=True, highlight=False)
     if not sys.stderr.isatty() or console.is_dumb_terminal:
         yield Lines().show
@@ -39,6 +43,10 @@ def progress(doing: str) -> Iterator[OnStatus]:
     # Redirection would send what is printed on stdout to stderr.
     with Live(board, console=console, transient=True, redirect_stdout=False, redirect_stderr=False):
         yield board.show
+
+
+def _unseen(_status: Status) -> None:
+    """Leave it to the log."""
 
 
 class Lines:

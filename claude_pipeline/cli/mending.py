@@ -36,7 +36,10 @@ def failed(
 
     `resume` asks in place again what may succeed now, and pays for nothing
     twice. `ask-again` asks chosen rows in a job of their own.
-    """
+
+    \b
+      claude-pipeline failed job_td7eocqpecwxdsxe --out failed.csv
+    """  # noqa: D301  # click keeps the lines after a backspace as they are
     if out is not None:
         cp.check_output(out)
     picked = Place(store, ledger, base_url).open(job_id).pick("failed")

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import click
+from click.shell_completion import CompletionItem
 
 import claude_pipeline as cp
+from claude_pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,27 @@ _WAITING: list[Decorator] = [
     ),
 ]
 
+on_ended = click.option(
+    "--on-ended", metavar="COMMAND", help="Run it once a job ended or is blocked; has its status as JSON on stdin."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the status as JSON on stdout.")
-job_argument = click.argument("job_id", metavar="JOB")
-optional_job = click.argument("job_id", metavar="[JOB]", required=False)
+
+
+def job_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the id of a job of the store, the newest first."""
+    try:
+        statuses = cp.list_jobs(store=ctx.params.get("store"), ledger=ctx.params.get("ledger"))
+    except PipelineError:
+        return []
+    return [
+        CompletionItem(status.job_id, help=f"{status.state} {status.name or ''}".strip())
+        for status in reversed(statuses)
+        if status.job_id.startswith(incomplete)
+    ]
+
+
+job_argument = click.argument("job_id", metavar="JOB", shell_complete=job_ids)
+optional_job = click.argument("job_id", metavar="[JOB]", required=False, shell_complete=job_ids)
 out = click.option("--out", required=True, metavar="PATH", help="Write here: .parquet or .csv.")
 
 

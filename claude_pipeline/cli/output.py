@@ -4,8 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 import click
 from rich.console import Console
@@ -20,18 +18,16 @@ _STYLES = {"in_progress": "cyan", "planning": "cyan", "ended": "green", "blocked
 
 def print_json(statuses: Status | Sequence[Status]) -> None:
     """Print one status as an object, several as an array."""
-    data = _plain(statuses) if isinstance(statuses, Status) else [_plain(status) for status in statuses]
+    data = statuses.to_dict() if isinstance(statuses, Status) else [status.to_dict() for status in statuses]
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def _plain(status: Status) -> dict[str, Any]:
-    saved = asdict(status.saved) | {"total_usd": status.saved.total}
-    return asdict(status) | {"cache_hit_rate": status.cache_hit_rate, "saved": saved}
-
-
 def print_jobs(statuses: Sequence[Status]) -> None:
-    """Print a line for each job."""
-    print_table(display.LIST_HEADER, [display.job_cells(status) for status in statuses])
+    """Print a line for each job; on a terminal too narrow for that its last columns share one that wraps."""
+    table = [display.LIST_HEADER, *(display.job_cells(status) for status in statuses)]
+    if sys.stdout.isatty() and max(map(len, display.columns(table))) > Console().width:
+        table = [(*cells[:-3], " ".join(cells[-3:])) for cells in table]
+    print_table(table[0], table[1:])
 
 
 def print_status(status: Status) -> None:
@@ -40,7 +36,7 @@ def print_status(status: Status) -> None:
     Console(highlight=False).print(Text(heading, style="bold"), soft_wrap=True)
     if status.reason:
         click.echo(status.reason)
-    click.echo(display.summary(status))
+    click.echo(display.aligned([*display.facts(status), display.submitted(status)]))
     if status.batches:
         click.echo()
         print_table(display.BATCH_HEADER, display.batch_cells(status, now=time.time()))

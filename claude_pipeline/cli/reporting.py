@@ -16,5 +16,8 @@ def report(*, job_id: str, out: str, store: str | None, ledger: str | None) -> N
 
     It needs nothing else to be shown, and the API is not asked. The pictures
     need matplotlib: pip install "claude-pipeline[plot]".
-    """
+
+    \b
+      claude-pipeline report job_td7eocqpecwxdsxe --out report.html
+    """  # noqa: D301  # click keeps the lines after a backspace as they are
     say(f"Written to {cp.open_job(job_id, store=store, ledger=ledger).report(out)}")

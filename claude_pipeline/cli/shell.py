@@ -11,6 +11,7 @@ import click
 
 import claude_pipeline as cp
 from claude_pipeline.errors import PipelineError, PipelineWarning
+from claude_pipeline.logs import shown, tell
 from claude_pipeline.status import Status
 
 OK, UNANSWERED, NOT_ENDED, INTERRUPTED, TERMINATED = 0, 3, 4, 130, 143
@@ -25,8 +26,9 @@ class Shell(click.Group):
 
     def __init__(self, *, commands: Sequence[click.Command], **settings: Any) -> None:  # noqa: ANN401  # click's own
         settings["context_settings"] = {"help_option_names": ["-h", "--help"]}
-        super().__init__(commands=commands, **settings)
-        click.version_option(cp.__version__, prog_name="claude-pipeline")(self)
+        super().__init__(commands=commands, callback=_take_log_options, **settings)
+        for option in (_log, _log_level, click.version_option(cp.__version__, prog_name="claude-pipeline")):
+            option(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         """Keep the order that a newcomer needs them in."""
@@ -35,7 +37,7 @@ class Shell(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error of ours is one line and exit code 1."""
         try:
-            with _terminable(), _warning():
+            with _terminable(), _logging(ctx), _warning():
                 return super().invoke(ctx)
         except PipelineError as error:
             raise click.ClickException(str(error)) from error
@@ -44,9 +46,38 @@ class Shell(click.Group):
             stop(interruption)
 
 
+_log = click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    envvar="CLAUDE_PIPELINE_LOG",
+    help="Log to stderr what is done, instead of progress.",
+)
+_log_level = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    default="info",
+    envvar="CLAUDE_PIPELINE_LOG_LEVEL",
+    help="From which level on, default info.",
+)
+
+
+def _take_log_options(**_options: object) -> None:
+    """Let `Shell.invoke` read them."""
+
+
+def log_format() -> str | None:
+    """Return how this command logs to stderr, `text` or `json`, if it does."""
+    context = click.get_current_context(silent=True)
+    found: str | None = context.find_root().params.get("log") if context else None
+    return found
+
+
 def say(words: str) -> None:
-    """Tell the user something, on stderr."""
-    click.echo(words, err=True)
+    """Tell the user something, on stderr; as an event where stderr is a log of JSON."""
+    if log_format() == "json":
+        tell("shell.said", words=words)
+    else:
+        click.echo(words, err=True)
 
 
 def stop(interruption: KeyboardInterrupt) -> NoReturn:
@@ -65,6 +96,24 @@ def exit_code(status: Status) -> int:
     if status.state != "ended":
         return NOT_ENDED
     return UNANSWERED if status.unanswered else OK
+
+
+@contextmanager
+def _logging(ctx: click.Context) -> Iterator[None]:
+    """Log as the options say. In a log of JSON an error is an event as well."""
+    as_json = ctx.params["log"] == "json"
+    if ctx.params["log"] is None:
+        yield
+        return
+    with shown(level=ctx.params["log_level"], as_json=as_json):
+        try:
+            yield
+        except (click.ClickException, PipelineError) as error:
+            if not as_json:
+                raise
+            words = error.format_message() if isinstance(error, click.ClickException) else str(error)
+            tell("shell.failed", words=words)
+            raise click.exceptions.Exit(getattr(error, "exit_code", 1)) from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from rich.text import Text
 import claude_pipeline as cp
 from claude_pipeline import display
 from claude_pipeline.cli import options
+from claude_pipeline.cli.brief import BriefCommand
 from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.requesting import Answers, Requesting, answering, check_prompt, requesting
 from claude_pipeline.cli.shell import UNANSWERED, say, stop
@@ -36,7 +37,7 @@ class Streaming(Requesting, Answers):
     idle_timeout: float
 
 
-@click.command(short_help="Ask a few rows now, and read the answers as they come.")
+@click.command(cls=BriefCommand, short_help="Ask a few rows now, and read the answers as they come.")
 @requesting
 @answering
 @click.option(
@@ -56,9 +57,12 @@ class Streaming(Requesting, Answers):
     help="Give up a silent connection, default 120.",
 )
 @click.option("--events", is_flag=True, help="Print the API's events as JSON lines instead of rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print rows as JSON lines, also on a terminal.")
 @click.option("--out", metavar="PATH", help="Write the table with its answers here: .parquet or .csv.")
 @options.place
-def stream(*, source: tuple[str, ...], events: bool, out: str | None, **settings: Unpack[Streaming]) -> None:
+def stream(
+    *, source: tuple[str, ...], events: bool, as_json: bool, out: str | None, **settings: Unpack[Streaming]
+) -> None:
     """Ask the rows of SOURCE now, at list price, and show the answers as they come.
 
     For a look at ten rows before a night of 200,000: what is answered here, no
@@ -73,7 +77,7 @@ def stream(*, source: tuple[str, ...], events: bool, out: str | None, **settings
     check_prompt(settings)
     if out is not None:
         cp.check_output(out)
-    show = _chosen(events=events, one_by_one=settings["max_concurrency"] == 1)
+    show = _chosen(events=events, as_json=as_json, one_by_one=settings["max_concurrency"] == 1)
     with show() as (hear, note, take):
         rows = cp.stream(source[0] if len(source) == 1 else list(source), on_text=hear, on_event=note, **settings)
         try:
@@ -101,10 +105,10 @@ def _report(job: "cp.Job", place: Place, out: str | None) -> None:
 Shown = tuple[Hear | None, Note | None, Callable[["cp.StreamedRow"], None]]
 
 
-def _chosen(*, events: bool, one_by_one: bool) -> Callable[[], Any]:
+def _chosen(*, events: bool, as_json: bool, one_by_one: bool) -> Callable[[], Any]:
     if events:
         return _as_events
-    if not sys.stdout.isatty():
+    if as_json or not sys.stdout.isatty():
         return _as_lines
     return _one_by_one if one_by_one else _as_table
 
