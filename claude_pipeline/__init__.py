@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from claude_pipeline.estimating import estimate
     from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
     from claude_pipeline.outputs import check_output
+    from claude_pipeline.recovered import RecoveredBatch, Recovery
+    from claude_pipeline.recovery import recover
     from claude_pipeline.sandbox import Sandbox
     from claude_pipeline.sources import Source
     from claude_pipeline.store import find_store
@@ -55,6 +57,8 @@ __all__ = [
     "PipelineError",
     "PipelineWarning",
     "Range",
+    "RecoveredBatch",
+    "Recovery",
     "RequestCounts",
     "ResultsError",
     "Sandbox",
@@ -78,6 +82,7 @@ __all__ = [
     "make_client",
     "open_job",
     "poll",
+    "recover",
     "set_budget",
     "stream",
     "stream_frame",
@@ -89,6 +94,8 @@ _LATE = {
     "Estimate": "estimates",
     "Job": "jobs",
     "Range": "estimates",
+    "RecoveredBatch": "recovered",
+    "Recovery": "recovered",
     "Sandbox": "sandbox",
     "Source": "sources",
     "Stream": "streaming",
@@ -104,6 +111,7 @@ _LATE = {
     "make_client": "transport",
     "open_job": "jobs",
     "poll": "jobs",
+    "recover": "recovery",
     "set_budget": "jobs",
     "stream": "streaming",
     "stream_frame": "watching",

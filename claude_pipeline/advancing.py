@@ -63,10 +63,7 @@ class Advance:
 
     def run(self) -> None:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
-        self._each(self._shards((*UPLOADING, *SUBMITTING)), self._settle)
-        self._attempt(partial(end_abandoned_streams, self.store, self.account))
-        self._attempt(self._poll)
-        self._each(self._ended(), self._collect)
+        self.gather()
         self._has_more = True
         while self._has_more:
             self._has_more = False
@@ -78,6 +75,13 @@ class Advance:
             for job in self._jobs((*CANCELING, *WANTING_JOBS)):
                 self._attempt(partial(self._finish, job))
         self._raise()
+
+    def gather(self) -> None:
+        """Settle what was left behind, poll, and collect what ended. Nothing is sent."""
+        self._each(self._shards((*UPLOADING, *SUBMITTING)), self._settle)
+        self._attempt(partial(end_abandoned_streams, self.store, self.account))
+        self._attempt(self._poll)
+        self._each(self._ended(), self._collect)
 
     def poll(self) -> None:
         """Ask the API's list how the running batches stand. It transfers no results.

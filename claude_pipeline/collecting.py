@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ from claude_pipeline.shards import Members
 from claude_pipeline.store import Store
 from claude_pipeline.wire import Batch
 
-_FETCHES = 3
+FETCHES = 3
 _SHORTEST_PAUSE = 15.0
 
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
@@ -93,7 +94,7 @@ class _Fetches:
 
     def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> Outcome:
         errors: list[ResultsError] = []
-        while len(errors) < _FETCHES:
+        while len(errors) < FETCHES:
             file.seek(0)
             file.truncate()
             with self.api.results(self.batch.id, self.batch.results_url) as body:
@@ -107,14 +108,8 @@ class _Fetches:
 
     def _write(self, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]) -> Outcome:
         batch, outcome = self.batch, Outcome(self.typed)
-        prices = PriceList(batch.created_at, store=self.store.path)
         with self.store.replacing(self.store.results_path(batch.id)) as path:
-            with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
-                first = 0
-                for decoded in decode(file, spool, prices, batch_id=batch.id):
-                    writer.write_batch(decoded.batch)
-                    outcome.add(first, decoded)
-                    first += decoded.batch.num_rows
+            write_results(path, file, spool, prices_of(self.store, batch), outcome, batch_id=batch.id)
             _check_counts(batch, self.members, outcome)
             if not held():  # who took over may have recorded another file by now
                 raise LeaseLostError
@@ -123,11 +118,32 @@ class _Fetches:
     def _stayed_away(self, errors: Sequence[ResultsError]) -> frozenset[int]:
         """Return the lines that every fetch but the last one lacked, if nothing else was ever wrong."""
         found = {error.missing for error in errors}
-        if not self.may_lack or len(errors) < _FETCHES - 1 or len(found) > 1:
+        if not self.may_lack or len(errors) < FETCHES - 1 or len(found) > 1:
             return frozenset()
         missing = found.pop()
         nothing_came = len(missing) == len(self.members) > 1
         return frozenset() if nothing_came else missing
+
+
+def prices_of(store: Store, batch: Batch) -> PriceList:
+    """Return the prices that a batch is paid at."""
+    return PriceList(batch.created_at, store=store.path)
+
+
+def write_results(
+    path: Path, file: BinaryIO, spool: Spool, prices: PriceList, outcome: Outcome, *, batch_id: str
+) -> None:
+    """Write spooled lines as a file of the store, and count what they come to.
+
+    Raises:
+        ResultsError: A line is not a result.
+    """
+    with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
+        first = 0
+        for decoded in decode(file, spool, prices, batch_id=batch_id):
+            writer.write_batch(decoded.batch)
+            outcome.add(first, decoded)
+            first += decoded.batch.num_rows
 
 
 def _check_counts(batch: Batch, members: Members, outcome: Outcome) -> None:

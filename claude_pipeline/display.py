@@ -10,7 +10,7 @@ Fact = tuple[str, str]
 
 LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "NAME")
 BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
-_RIGHT = frozenset({"ROWS", "ANSWERED", "COST", "REQUESTS", "ATTEMPT", "TOOK"})
+_RIGHT = frozenset({"ROWS", "ANSWERED", "ANSWERS", "COST", "PAID TWICE", "REQUESTS", "ATTEMPT", "TOOK"})
 
 
 def one_line(status: Status) -> str:

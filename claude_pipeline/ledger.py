@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
+from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import (
     FAILED,
     PLANNED,
@@ -78,6 +79,18 @@ class Ledger(States):
             else:
                 self._delete_shard(shard)
         return members
+
+    def add_collected(self, job: JobRecord, members: Members, *, answered: int, **changes: object) -> None:
+        """Record a shard whose results are there, for a job that needs it; claim those answers that nobody else has.
+
+        The first `answered` of its members have one. The others stay unclaimed: whoever wants them asks.
+        """
+        with self.transaction():
+            shard = self._insert_shard(job, members, 1)
+            if answered:
+                self._database.claim(job.account, members.addresses[: answered * ID_BYTES], shard)
+            self.move(shard, PLANNED, owned_by=None, **changes)
+            self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
 
     def _insert_shard(self, of: JobRecord | Shard, members: Members, attempt: int) -> int:
         ((shard,),) = self._database.rows(

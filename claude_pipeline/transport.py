@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from claude_pipeline.errors import ApiError, CredentialsError, InputError, PipelineError
 from claude_pipeline.parameters import check_client
@@ -39,6 +40,20 @@ def make_client(base_url: str | None = None, *, api_key: str | None = None) -> "
     if _is_loopback(client.base_url.host):
         return Anthropic(base_url=base_url, api_key="sandbox")
     raise CredentialsError
+
+
+def check_base_url(base_url: str | None) -> None:
+    """Make sure that a base URL may be kept with a job.
+
+    Raises:
+        InputError: It is none, or it holds credentials.
+    """
+    try:
+        parts = urlsplit(base_url or "")
+    except ValueError as error:
+        raise InputError(f"The base URL is none ({error}).") from None
+    if parts.username is not None or parts.password is not None:
+        raise InputError("The base URL holds credentials, which the store would keep. Set ANTHROPIC_BASE_URL instead.")
 
 
 class Transport:

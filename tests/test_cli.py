@@ -29,6 +29,7 @@ COMMANDS = [
     "cancel",
     "resume",
     "budget",
+    "recover",
     "sandbox",
     "demo",
 ]

@@ -5,6 +5,7 @@ from claude_pipeline.cli.comparing import compare
 from claude_pipeline.cli.estimating import estimate
 from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, resume, status, wait, write
 from claude_pipeline.cli.mending import ask_again, failed
+from claude_pipeline.cli.recovering import recover
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
 from claude_pipeline.cli.streaming import stream
@@ -46,6 +47,7 @@ main = Shell(
         cancel,
         resume,
         budget,
+        recover,
         sandbox,
         demo,
     ],
