@@ -24,9 +24,11 @@ from claude_pipeline.errors import (
 from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
+    from claude_pipeline.checkups import doctor
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
     from claude_pipeline.estimating import estimate
+    from claude_pipeline.findings import Checkup, Finding
     from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
     from claude_pipeline.outputs import check_output
     from claude_pipeline.recovered import RecoveredBatch, Recovery
@@ -46,9 +48,11 @@ __all__ = [
     "AccountError",
     "ApiError",
     "BatchStatus",
+    "Checkup",
     "Comparison",
     "CredentialsError",
     "Estimate",
+    "Finding",
     "InputError",
     "Job",
     "JobBlockedError",
@@ -76,6 +80,7 @@ __all__ = [
     "advance",
     "check_output",
     "compare",
+    "doctor",
     "estimate",
     "find_store",
     "list_jobs",
@@ -90,8 +95,10 @@ __all__ = [
 ]
 
 _LATE = {
+    "Checkup": "findings",
     "Comparison": "comparing",
     "Estimate": "estimates",
+    "Finding": "findings",
     "Job": "jobs",
     "Range": "estimates",
     "RecoveredBatch": "recovered",
@@ -105,6 +112,7 @@ _LATE = {
     "advance": "jobs",
     "check_output": "outputs",
     "compare": "comparing",
+    "doctor": "checkups",
     "estimate": "estimating",
     "find_store": "store",
     "list_jobs": "jobs",

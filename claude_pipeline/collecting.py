@@ -16,7 +16,7 @@ from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
-from claude_pipeline.records import ENDED, OPEN_JOBS, WANTING_JOBS, Shard
+from claude_pipeline.records import COLLECTED, ENDED, OPEN_JOBS, WANTING_JOBS, Shard
 from claude_pipeline.results import RESULT_SCHEMA, Spool, decode, spool_lines
 from claude_pipeline.sending import block_jobs
 from claude_pipeline.shards import Members
@@ -28,6 +28,7 @@ _SHORTEST_PAUSE = 15.0
 
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
 
+_LOST = "The results of {results} were lost from the store, and given up."
 _GONE = "{gone} `resume` asks its {requests:,} requests again, and pays for them again."
 
 
@@ -203,6 +204,35 @@ def _block(store: Store, shard: Shard, outcome: Outcome) -> None:
         block_jobs(store, shard, f"{outcome.account_message} Mend the account, then `resume`.")
     if outcome.tallies["canceled"] and not shard.cancel_wanted:
         block_jobs(store, shard, _CANCELED_ELSEWHERE.format(batch_id=shard.batch_id))
+
+
+def fetch_again(store: Store, api: BatchesApi, shard: Shard, batch: Batch) -> None:
+    """Write the results of a collected shard anew, in the order that they had; the ledger stays as it is.
+
+    Raises:
+        ApiError: They cannot be fetched.
+        ResultsError: They do not agree with what was sent.
+        StoreError: They could not be written.
+    """
+    members = store.ledger.members(shard.shard)
+    settled = api.seconds_until_settled(batch, default=store.ledger.now()) <= 0
+    with store.spool() as file:
+        _Fetches(store, api, batch, members, None, may_lack=settled).run(file, held=lambda: True)
+
+
+def record_lost(store: Store, shard: Shard) -> None:
+    """Give up the answers of a collected shard whose file is lost: they count as none, and may be asked again."""
+    ledger = store.ledger
+    members = ledger.members(shard.shard)
+    with ledger.transaction():
+        claims = ledger.claims(shard.account, members.split())
+        mine = [claims.get(address) for address in members.split()]
+        lost = [at for at, claim in enumerate(mine) if claim and claim.shard == shard.shard and not claim.failed]
+        ledger.fail(shard, members, dict.fromkeys(lost, "errored"))
+        tallies = dict.fromkeys(("succeeded", "truncated", "refused", "paused", "misfits"), 0)
+        tallies["errored"] = shard.errored + len(lost)
+        reason = _LOST.format(results=shard.results_id)
+        ledger.move(shard.shard, COLLECTED, owned_by=None, reason=reason, **tallies)
 
 
 def record_gone(store: Store, shard: Shard) -> None:

@@ -250,9 +250,9 @@ class Ledger(States):
         states: tuple[ShardState, ...] = ("uploading", "submitting", "ended", "streaming")
         return self.move(shard, states, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
 
-    def is_abandoned(self, shard: Shard) -> bool:
-        """Tell whether nobody alive works on a shard."""
-        return not self._is_held(shard.owner, shard.lease_until)
+    def is_abandoned(self, work: Shard | JobRecord) -> bool:
+        """Tell whether nobody alive works on a shard, or plans a job."""
+        return not self._is_held(work.owner, work.lease_until)
 
     def _is_held(self, owner: str | None, lease_until: float | None) -> bool:
         return owner is not None and (lease_until or 0) > self.now() and not is_dead(owner)

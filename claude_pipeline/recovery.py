@@ -19,7 +19,7 @@ from claude_pipeline.batches import BatchesApi
 from claude_pipeline.collecting import collect
 from claude_pipeline.display import plural
 from claude_pipeline.errors import ApiError, ResultsError
-from claude_pipeline.records import PLANNED, Shard, ShardState
+from claude_pipeline.records import BEING_SENT, PLANNED, Shard
 from claude_pipeline.recovered import RecoveredBatch, Recovery
 from claude_pipeline.refusals import UNAUTHORIZED
 from claude_pipeline.regaining import Flags, Lines, Read, fetch_lines, job_of, keep_input, record, write_lines
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 RESULTS_KEPT = timedelta(days=29)
-_BEING_SENT: tuple[ShardState, ...] = ("uploading", "submitting", "streaming")
 _PLANNED = (
     "Batch {batch_id} was not read: it answers requests that {job_id} is about to send. Cancel that job, run `recover` "
     "again, then `resume` the job."
@@ -161,7 +160,7 @@ class Recovering:
 
     def _take(self, batch: Batch) -> RecoveredBatch | None:
         settled = self._api.seconds_until_settled(batch, default=self.store.ledger.now()) <= 0
-        with self.store.spool() as file:
+        with self.store.spool() as file, self.store.spool_folder() as folder:
             lines = fetch_lines(self._api, batch, file, settled=settled)
             if lines is None:
                 self._left["strangers"] += 1
@@ -175,17 +174,13 @@ class Recovering:
                 self._notes.append(
                     f"Of batch {batch.id} {plural(absent, 'line')} never came, and may have been billed."
                 )
-            if self.dry_run:
-                with self.store.spool_folder() as folder:
-                    return self._told(write_lines(self.store, batch, lines, file, folder / "results.parquet"))
-            with self.store.replacing(self.store.results_path(batch.id)) as path:
-                read = write_lines(self.store, batch, lines, file, path)
-        return self._record(read)
+            read = write_lines(self.store, batch, lines, file, folder)
+            return self._told(read) if self.dry_run else self._record(read)
 
     def _record(self, read: Read) -> RecoveredBatch | None:
-        """First the files, then the ledger; whoever recovers the same at once has written the same files."""
+        """Record a batch unless somebody else has done so: who settled it has its results in another order."""
         ledger, batch = self.store.ledger, read.batch
-        keep_input(self.store, job_of(self.store, self.session.account, batch.id), read.lines)
+        keep_input(self.store, job_of(self.store, self.session.account, batch.id), read)
         with ledger.transaction():
             if batch.id in ledger.batch_ids():
                 self._left["known"] += 1
@@ -193,6 +188,7 @@ class Recovering:
             self._check_undecided(batch, read.lines)
             told = self._told(read)
             record(self.store, self.session.account, read, base_url=self.base_url)
+            self.store.keep_results(read.path, batch.id)
         return told
 
     def _told(self, read: Read) -> RecoveredBatch:
@@ -216,24 +212,24 @@ class Recovering:
 
     # What the store is about to ask itself
 
-    def _claiming(self, lines: Lines) -> list[Shard]:
+    def _claiming(self, addresses: list[bytes]) -> list[Shard]:
         ledger = self.store.ledger
-        claims = ledger.claims(self.session.account, lines.members.split())
+        claims = ledger.claims(self.session.account, addresses)
         return [
             ledger.shard(number) for number in sorted({claim.shard for claim in claims.values() if not claim.failed})
         ]
 
     def _check_undecided(self, batch: Batch, lines: Lines) -> None:
         """Leave a batch alone whose requests the store is about to send: it could not take them back."""
-        for shard in self._claiming(lines):
+        for shard in self._claiming(lines.answered_addresses):
             if shard.state == "planned":
                 raise _LeftError(_PLANNED.format(batch_id=batch.id, job_id=shard.job_id))
-            if shard.state in _BEING_SENT:
+            if shard.state in BEING_SENT:
                 raise _LeftError(_BUSY.format(batch_id=batch.id, job_id=shard.job_id))
 
     def _planned_as(self, lines: Lines) -> Shard | None:
         """Return the planned shard that a batch is, if it was sent as one whose create call was given up as lost."""
-        claiming = self._claiming(lines)
+        claiming = self._claiming(lines.members.split())
         if len(claiming) != 1 or claiming[0].state != "planned" or claiming[0].requests != len(lines.members):
             return None
         members = self.store.ledger.members(claiming[0].shard)

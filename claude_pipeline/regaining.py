@@ -146,6 +146,7 @@ class Read:
         costs: What each answer had cost in dollars, NaN without a known price.
     """
 
+    path: Path
     batch: Batch
     lines: Lines
     outcome: Outcome
@@ -158,20 +159,21 @@ class Read:
         return None if np.isnan(total) else total
 
 
-def write_lines(store: Store, batch: Batch, lines: Lines, file: BinaryIO, path: Path) -> Read:
-    """Write results in the order of the members.
+def write_lines(store: Store, batch: Batch, lines: Lines, file: BinaryIO, folder: Path) -> Read:
+    """Write results in the order of the members to a file in a folder.
 
     Raises:
         ResultsError: A line is not a result.
         InputError: A file of the user's own prices cannot be used.
     """
-    outcome = Outcome()
+    outcome, path = Outcome(), folder / "results.parquet"
+    path.touch(store.file_mode)
     write_results(path, file, lines.spool, prices_of(store, batch), outcome, batch_id=batch.id)
     with open_parquet(path) as written:
         table = written.read(["cost_usd", "model"])
     costs = np.asarray(table["cost_usd"].to_numpy(), dtype=np.float64)[: lines.answered]
     models = sorted({model for model in table["model"].unique().to_pylist() if model})
-    return Read(batch, lines, outcome, costs, models)
+    return Read(path, batch, lines, outcome, costs, models)
 
 
 def job_of(store: Store, account: int, batch_id: str) -> str:
@@ -179,15 +181,13 @@ def job_of(store: Store, account: int, batch_id: str) -> str:
     return name_job([store.ledger.account_name(account), NAME, batch_id])
 
 
-def keep_input(store: Store, job_id: str, lines: Lines) -> None:
+def keep_input(store: Store, job_id: str, read: Read) -> None:
     """Write what takes the place of the input: which line of the results, counted from 1."""
-    path = store.new_input_path()
-    try:
-        numbers = int64_array(np.arange(1, len(lines.members) + 1, dtype=np.int64))
-        pq.write_table(pa.table([numbers], schema=pa.schema([_LINE_FIELD])), path)
-        store.keep_input(path, job_id)
-    finally:
-        path.unlink(missing_ok=True)
+    path = read.path.with_name("input.parquet")
+    path.touch(store.file_mode)
+    numbers = int64_array(np.arange(1, len(read.lines.members) + 1, dtype=np.int64))
+    pq.write_table(pa.table([numbers], schema=pa.schema([_LINE_FIELD])), path)
+    store.keep_input(path, job_id)
 
 
 def record(store: Store, account: int, read: Read, *, base_url: str | None) -> None:

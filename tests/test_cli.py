@@ -29,6 +29,7 @@ COMMANDS = [
     "cancel",
     "resume",
     "budget",
+    "doctor",
     "recover",
     "sandbox",
     "demo",

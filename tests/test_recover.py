@@ -190,6 +190,20 @@ def test_lines_that_never_came_are_told_and_the_others_regained(slow_server, fol
     assert ask(slow_server.url, folder).status().requests == 1
 
 
+def test_a_batch_that_another_process_records_meanwhile_is_left_to_it(server, folder, tmp_path):
+    lost(server.url, tmp_path)
+    with Meddler(server.url) as meddler:
+
+        def be_faster(seen, _true):
+            if seen.path.endswith("/results"):
+                assert cp.recover(store=folder, base_url=server.url).regained == 6
+
+        meddler.meddle = be_faster
+        recovery = cp.recover(store=folder, base_url=meddler.url)
+    assert (recovery.batches, recovery.known, recovery.notes) == ((), 1, ())
+    assert_sends_nothing(server, lambda: ask(server.url, folder))
+
+
 def test_a_recovered_job_cannot_be_asked_again(server, folder, tmp_path):
     lost(server.url, tmp_path)
     (batch,) = cp.recover(store=folder, base_url=server.url).batches

@@ -1,6 +1,7 @@
 """The `claude-pipeline` command: parse, call the one public function, print."""
 
 from claude_pipeline.cli.asking import run, submit
+from claude_pipeline.cli.checking import doctor
 from claude_pipeline.cli.comparing import compare
 from claude_pipeline.cli.estimating import estimate
 from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, resume, status, wait, write
@@ -47,6 +48,7 @@ main = Shell(
         cancel,
         resume,
         budget,
+        doctor,
         recover,
         sandbox,
         demo,
