@@ -134,7 +134,7 @@ def _bad_file(kind: str, fault: Fault, what: str, way_out: str, job_id: str) -> 
 
 def fault_of(store: Store, path: Path, *, rows: int | None, thorough: bool) -> Fault | None:
     """Say what is wrong with a Parquet file of the store, if anything is; `thorough` reads it to its end."""
-    file_name = str(path.relative_to(store.path))
+    file_name = str(path).removeprefix(f"{store.path}/")
     try:
         with reading(path), open_parquet(path) as file:
             found = file.metadata.num_rows

@@ -88,7 +88,7 @@ class View:
         if age > _KEPT - _KEPT_SOON:
             words = _VANISHING.format(batch_id=batch.id, job_id=shard.job_id, when=_when(_KEPT - age))
             yield _found("vanishing_results", "error", shard, words, repair=_COLLECTS)
-        elif since > _PATIENCE:
+        elif since > _PATIENCE and not shard.reason:  # else its jobs are blocked, and say why
             words = _UNCOLLECTED.format(batch_id=batch.id, job_id=shard.job_id, hours=round(since / _HOUR))
             yield _found("uncollected_batch", "warning", shard, words, way_out=_ADVANCE, repair=_COLLECTS)
 

@@ -205,7 +205,7 @@ def record(store: Store, account: int, read: Read, *, base_url: str | None) -> N
     ledger.add_job(job_id, account=account, name=NAME, settings=settings, rows=requests)
     times = {"created_at": created_at, "ended_at": ended_at}
     counts = {"requests": requests, "unanswered": requests - read.lines.answered}
-    reason = "Read back from the API: it was paid for when it ran, and by no job of this store."
+    reason = "Read back from the API. It was paid for when it ran, not now."
     ledger.move_job(
         job_id, PLANNING, owned_by=None, state="ended", submitted_at=created_at, reason=reason, **times, **counts
     )

@@ -1,9 +1,12 @@
 """`recover`: what was paid for in the last 29 days, back into a store."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
+from rich.console import Console
 
 import claude_pipeline as cp
 from claude_pipeline.cli import options
@@ -28,7 +31,8 @@ def recover(*, dry_run: bool, store: str | None, ledger: str | None, base_url: s
       claude-pipeline recover --dry-run
       claude-pipeline recover --store regained
     """  # noqa: D301  # click keeps the lines after a backspace as they are
-    recovery = cp.recover(store=store, ledger=ledger, base_url=base_url, dry_run=dry_run, on_batch=_tell)
+    with _telling() as tell:
+        recovery = cp.recover(store=store, ledger=ledger, base_url=base_url, dry_run=dry_run, on_batch=tell)
     if as_json:
         totals = {name: getattr(recovery, name) for name in ("regained", "cost_usd", "paid_twice", "paid_twice_usd")}
         click.echo(json.dumps(asdict(recovery) | totals, indent=2, ensure_ascii=False))
@@ -40,5 +44,19 @@ def recover(*, dry_run: bool, store: str | None, ledger: str | None, base_url: s
         raise click.exceptions.Exit(UNANSWERED)
 
 
-def _tell(batch: "cp.RecoveredBatch") -> None:
-    say(f"{batch.batch_id}: {plural(batch.answers, 'answer')}")
+@contextmanager
+def _telling() -> Iterator[Callable[["cp.RecoveredBatch"], None]]:
+    """Count what was read: in one line that goes again on a terminal, a line a batch elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda batch: say(f"{batch.batch_id}: {plural(batch.answers, 'answer')}")
+        return
+    answers = 0
+    with console.status("Looking for batches") as line:
+
+        def tell(batch: "cp.RecoveredBatch") -> None:
+            nonlocal answers
+            answers += batch.answers
+            line.update(f"Reading batches: {plural(answers, 'answer')}")
+
+        yield tell
