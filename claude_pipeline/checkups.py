@@ -20,7 +20,7 @@ from claude_pipeline.records import ENDED_JOBS, JobRecord
 from claude_pipeline.recovery import Recovering, kept_batches
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.store import Store, find_store
-from claude_pipeline.transport import make_client
+from claude_pipeline.transport import check_base_url, make_client
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -56,7 +56,9 @@ def doctor(
 
     Raises:
         StoreError: There is no store, or its ledger cannot be used.
+        InputError: The base URL is none, or it holds credentials.
     """
+    check_base_url(base_url)
     path = find_store(store)
     opened = existing_store(path, ledger)
     if opened is None:
