@@ -10,6 +10,7 @@ from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import (
+    COLLECTED,
     FAILED,
     PLANNED,
     PLANNING,
@@ -80,7 +81,9 @@ class Ledger(States):
                 self._delete_shard(shard)
         return members
 
-    def add_collected(self, job: JobRecord, members: Members, *, answered: int, **changes: object) -> None:
+    def add_collected(
+        self, job: JobRecord, members: Members, *, answered: int, collected_at: float, **changes: object
+    ) -> None:
         """Record a shard whose results are there, for a job that needs it; claim those answers that nobody else has.
 
         The first `answered` of its members have one. The others stay unclaimed: whoever wants them asks.
@@ -90,6 +93,7 @@ class Ledger(States):
             if answered:
                 self._database.claim(job.account, members.addresses[: answered * ID_BYTES], shard)
             self.move(shard, PLANNED, owned_by=None, **changes)
+            self.move(shard, COLLECTED, collected_at=collected_at)  # which is not when it got here
             self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
 
     def _insert_shard(self, of: JobRecord | Shard, members: Members, attempt: int) -> int:

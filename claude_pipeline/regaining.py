@@ -210,7 +210,7 @@ def record(store: Store, account: int, read: Read, *, base_url: str | None) -> N
         job_id, PLANNING, owned_by=None, state="ended", submitted_at=created_at, reason=reason, **times, **counts
     )
     failed = {position: kind for position, (kind, _) in read.outcome.unanswered.items()}
-    changes = read.outcome.recorded(failed) | times | {"batch_id": batch.id, "collected_at": ended_at}
+    changes = read.outcome.recorded(failed) | times | {"batch_id": batch.id}
     job = ledger.job(job_id)
     assert isinstance(job, JobRecord)  # noqa: S101 - it was added above
-    ledger.add_collected(job, read.lines.members, answered=read.lines.answered, **changes)
+    ledger.add_collected(job, read.lines.members, answered=read.lines.answered, collected_at=ended_at, **changes)
