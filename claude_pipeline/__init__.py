@@ -24,6 +24,7 @@ from claude_pipeline.errors import (
 from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
+    from claude_pipeline.billing import costs
     from claude_pipeline.checkups import doctor
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from claude_pipeline.findings import Checkup, Finding
     from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
     from claude_pipeline.outputs import check_output
+    from claude_pipeline.pruning import Pruned, PrunedJob, prune
     from claude_pipeline.recovered import RecoveredBatch, Recovery
     from claude_pipeline.recovery import recover
     from claude_pipeline.sandbox import Sandbox
@@ -60,6 +62,8 @@ __all__ = [
     "OutputError",
     "PipelineError",
     "PipelineWarning",
+    "Pruned",
+    "PrunedJob",
     "Range",
     "RecoveredBatch",
     "Recovery",
@@ -80,6 +84,7 @@ __all__ = [
     "advance",
     "check_output",
     "compare",
+    "costs",
     "doctor",
     "estimate",
     "find_store",
@@ -87,6 +92,7 @@ __all__ = [
     "make_client",
     "open_job",
     "poll",
+    "prune",
     "recover",
     "set_budget",
     "stream",
@@ -100,6 +106,8 @@ _LATE = {
     "Estimate": "estimates",
     "Finding": "findings",
     "Job": "jobs",
+    "Pruned": "pruning",
+    "PrunedJob": "pruning",
     "Range": "estimates",
     "RecoveredBatch": "recovered",
     "Recovery": "recovered",
@@ -113,6 +121,7 @@ _LATE = {
     "check_output": "outputs",
     "compare": "comparing",
     "doctor": "checkups",
+    "costs": "billing",
     "estimate": "estimating",
     "find_store": "store",
     "list_jobs": "jobs",
@@ -120,6 +129,7 @@ _LATE = {
     "open_job": "jobs",
     "poll": "jobs",
     "recover": "recovery",
+    "prune": "pruning",
     "set_budget": "jobs",
     "stream": "streaming",
     "stream_frame": "watching",

@@ -108,9 +108,10 @@ class _Fetches:
         raise errors[-1]
 
     def _write(self, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]) -> Outcome:
-        batch, outcome = self.batch, Outcome(self.typed)
+        batch, prices = self.batch, prices_of(self.store, self.batch)
+        outcome = Outcome(prices, self.typed)
         with self.store.replacing(self.store.results_path(batch.id)) as path:
-            write_results(path, file, spool, prices_of(self.store, batch), outcome, batch_id=batch.id)
+            write_results(path, file, spool, outcome, batch_id=batch.id)
             _check_counts(batch, self.members, outcome)
             if not held():  # who took over may have recorded another file by now
                 raise LeaseLostError
@@ -131,9 +132,7 @@ def prices_of(store: Store, batch: Batch) -> PriceList:
     return PriceList(batch.created_at, store=store.path)
 
 
-def write_results(
-    path: Path, file: BinaryIO, spool: Spool, prices: PriceList, outcome: Outcome, *, batch_id: str
-) -> None:
+def write_results(path: Path, file: BinaryIO, spool: Spool, outcome: Outcome, *, batch_id: str) -> None:
     """Write spooled lines as a file of the store, and count what they come to.
 
     Raises:
@@ -141,7 +140,7 @@ def write_results(
     """
     with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
         first = 0
-        for decoded in decode(file, spool, prices, batch_id=batch_id):
+        for decoded in decode(file, spool, outcome.prices, batch_id=batch_id):
             writer.write_batch(decoded.batch)
             outcome.add(first, decoded)
             first += decoded.batch.num_rows
@@ -168,6 +167,7 @@ def _record(store: Store, shard: Shard, members: Members, outcome: Outcome, *, o
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items() if position not in moved}
         if not ledger.move(shard.shard, ENDED, owned_by=owner, **outcome.recorded(failed)):
             return
+        ledger.record_usage(shard.shard, outcome.spending.models.values())
         ledger.fail(shard, members, failed)
         for retry in retries:
             positions, attempt, missing_from = retry

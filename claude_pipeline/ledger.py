@@ -6,6 +6,7 @@ has one claim, and a shard or a planning one owner at a time.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from claude_pipeline.books import Books
 from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.prompts import ID_BYTES
@@ -23,13 +24,12 @@ from claude_pipeline.records import (
     ShardState,
 )
 from claude_pipeline.shards import Members
-from claude_pipeline.states import States
 
 _TALLIES = {number: tally for tally, number in FAILED.items()}
 _LOOKUP = 10_000
 
 
-class Ledger(States):
+class Ledger(Books):
     """The record of one store."""
 
     # Claims
@@ -83,10 +83,11 @@ class Ledger(States):
 
     def add_collected(
         self, job: JobRecord, members: Members, *, answered: int, collected_at: float, **changes: object
-    ) -> None:
+    ) -> int:
         """Record a shard whose results are there, for a job that needs it; claim those answers that nobody else has.
 
-        The first `answered` of its members have one. The others stay unclaimed: whoever wants them asks.
+        The first `answered` of its members have one. The others stay unclaimed: whoever wants them asks. Returns the
+        number of the shard.
         """
         with self.transaction():
             shard = self._insert_shard(job, members, 1)
@@ -95,6 +96,7 @@ class Ledger(States):
             self.move(shard, PLANNED, owned_by=None, **changes)
             self.move(shard, COLLECTED, collected_at=collected_at)  # which is not when it got here
             self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
+        return shard
 
     def _insert_shard(self, of: JobRecord | Shard, members: Members, attempt: int) -> int:
         ((shard,),) = self._database.rows(

@@ -166,9 +166,9 @@ def write_lines(store: Store, batch: Batch, lines: Lines, file: BinaryIO, folder
         ResultsError: A line is not a result.
         InputError: A file of the user's own prices cannot be used.
     """
-    outcome, path = Outcome(), folder / "results.parquet"
+    outcome, path = Outcome(prices_of(store, batch)), folder / "results.parquet"
     path.touch(store.file_mode)
-    write_results(path, file, lines.spool, prices_of(store, batch), outcome, batch_id=batch.id)
+    write_results(path, file, lines.spool, outcome, batch_id=batch.id)
     with open_parquet(path) as written:
         table = written.read(["cost_usd", "model"])
     costs = np.asarray(table["cost_usd"].to_numpy(), dtype=np.float64)[: lines.answered]
@@ -213,4 +213,7 @@ def record(store: Store, account: int, read: Read, *, base_url: str | None) -> N
     changes = read.outcome.recorded(failed) | times | {"batch_id": batch.id}
     job = ledger.job(job_id)
     assert isinstance(job, JobRecord)  # noqa: S101 - it was added above
-    ledger.add_collected(job, read.lines.members, answered=read.lines.answered, collected_at=ended_at, **changes)
+    shard = ledger.add_collected(
+        job, read.lines.members, answered=read.lines.answered, collected_at=ended_at, **changes
+    )
+    ledger.record_usage(shard, read.outcome.spending.models.values())

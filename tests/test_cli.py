@@ -28,9 +28,11 @@ COMMANDS = [
     "compare",
     "cancel",
     "resume",
+    "costs",
     "budget",
     "doctor",
     "recover",
+    "prune",
     "sandbox",
     "demo",
 ]
