@@ -218,6 +218,6 @@ def _size(size: int) -> str:
 
 def places_of(jobs: Sequence[JobRecord]) -> list[str | None]:
     """List where the API is for what is open, or else for the job that came last."""
-    asking = [job for job in jobs if Settings.of(job).mode != "recovered"]
+    asking = [job for job in jobs if Settings.of(job).mode != "recovered"] or jobs
     is_open = [job for job in asking if job.state not in {"ended", "blocked"}] or asking[-1:]
     return sorted({Settings.of(job).base_url for job in is_open}, key=str) or [None]

@@ -41,6 +41,7 @@ def test_an_empty_store_regains_everything_and_the_same_submit_sends_nothing(ser
     assert recovery.cost_usd == pytest.approx(before.status().cost_usd)
     for shard in Store(folder).ledger.shards(1):
         assert shard.collected_at == shard.ended_at  # the day on which it was paid
+    assert cp.doctor(store=folder).findings == ()
     assert_sends_nothing(server, lambda: ask(server.url, folder, max_batch_requests=4))
     again = ask(server.url, folder).status()
     assert (again.reused, again.cost_usd, again.requests) == (6, 0.0, 0)
