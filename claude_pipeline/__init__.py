@@ -25,12 +25,13 @@ from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
     from claude_pipeline.billing import costs
+    from claude_pipeline.ceilings import BudgetStatus, list_budgets, set_budget
     from claude_pipeline.checkups import doctor
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
     from claude_pipeline.estimating import estimate
     from claude_pipeline.findings import Checkup, Finding
-    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
+    from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll
     from claude_pipeline.outputs import check_output
     from claude_pipeline.pruning import Pruned, PrunedJob, prune
     from claude_pipeline.recovered import RecoveredBatch, Recovery
@@ -50,6 +51,7 @@ __all__ = [
     "AccountError",
     "ApiError",
     "BatchStatus",
+    "BudgetStatus",
     "Checkup",
     "Comparison",
     "CredentialsError",
@@ -88,6 +90,7 @@ __all__ = [
     "doctor",
     "estimate",
     "find_store",
+    "list_budgets",
     "list_jobs",
     "make_client",
     "open_job",
@@ -101,6 +104,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "BudgetStatus": "ceilings",
     "Checkup": "findings",
     "Comparison": "comparing",
     "Estimate": "estimates",
@@ -124,13 +128,14 @@ _LATE = {
     "costs": "billing",
     "estimate": "estimating",
     "find_store": "store",
+    "list_budgets": "ceilings",
     "list_jobs": "jobs",
     "make_client": "transport",
     "open_job": "jobs",
     "poll": "jobs",
     "recover": "recovery",
     "prune": "pruning",
-    "set_budget": "jobs",
+    "set_budget": "ceilings",
     "stream": "streaming",
     "stream_frame": "watching",
     "submit": "submitting",

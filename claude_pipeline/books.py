@@ -70,12 +70,13 @@ class Books(States):
         rows = self._database.rows("SELECT value FROM meta WHERE key = ?", (_limit_key(per),))
         return float(rows[0][0]) if rows else None
 
-    def limit_cost(self, max_cost_usd: float | None, per: Per | None = None) -> None:
-        """Limit what the store may cost each account, ever or in a month, or no longer."""
+    def limit_cost(self, max_cost_usd: float | None, per: Per | None = None, *, until: float) -> None:
+        """Limit what the store may cost each account, ever or in a month, or no longer; what waited `until` may go."""
         with self.transaction():
             self._database.run("DELETE FROM meta WHERE key = ?", (_limit_key(per),))
             if max_cost_usd is not None:
                 self._database.run("INSERT INTO meta VALUES (?, ?)", (_limit_key(per), repr(max_cost_usd)))
+            self._database.run("UPDATE shards SET not_before = 0 WHERE state = 'planned' AND not_before = ?", (until,))
 
     # Retention
 
@@ -115,12 +116,6 @@ class Books(States):
         """Name the batches and streams whose results are pruned."""
         sql = "SELECT COALESCE(batch_id, stream_id) FROM shards WHERE pruned_at IS NOT NULL"
         return {results_id for (results_id,) in self._database.rows(sql)}
-
-    def hold_job(self, job_id: str) -> bool:
-        """Let nobody else change a job before this transaction ends; tell whether it is pruned."""
-        self._database.run("UPDATE jobs SET changes = changes WHERE job_id = ?", (job_id,))
-        job = self.job(job_id)
-        return job is not None and job.pruned_at is not None
 
     def deletable_batches(self, before: float) -> list[Shard]:
         """List the shards whose results came into the store before a moment, and whose batch the API may still have."""

@@ -25,7 +25,7 @@ from claude_pipeline.errors import (
 from claude_pipeline.failures import Picked, Which, labels, pick
 from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write
-from claude_pipeline.planning import Settings, is_amount
+from claude_pipeline.planning import Settings
 from claude_pipeline.progress import shown_live, this_cell
 from claude_pipeline.records import PLANNED, JobRecord
 from claude_pipeline.refusals import is_passing
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from claude_pipeline.again import Again
     from claude_pipeline.estimates import Estimate
 
-__all__ = ["Job", "Session", "StorePath", "advance", "list_jobs", "open_job", "poll", "set_budget"]
+__all__ = ["Job", "Session", "StorePath", "advance", "list_jobs", "open_job", "poll"]
 
 
 class Job:
@@ -309,7 +309,6 @@ class Job:
         for shard in ledger.shards(session.account, PLANNED, job_id=self.job_id):
             ledger.move(shard.shard, PLANNED, not_before=0.0, refusals=0, reason=None)
         with ledger.transaction():
-            ledger.hold_job(self.job_id)
             record = self.kept_record
             if record.state != "ended" or record.unanswered or Settings.of(record).retries:
                 states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
@@ -344,16 +343,3 @@ def list_jobs(*, store: StorePath = None, ledger: str | None = None) -> list[Sta
     """List a store's jobs, the one submitted last at the end."""
     opened = existing_store(find_store(store), ledger)
     return [report(opened, job) for job in opened.ledger.jobs()] if opened else []
-
-
-def set_budget(max_cost_usd: float | None, *, store: StorePath = None, ledger: str | None = None) -> None:
-    """Limit what a store may cost each account in dollars, from its first batch on; None lifts the limit.
-
-    What could cost more waits until earlier batches have turned out cheaper, or blocks its job.
-
-    Raises:
-        InputError: It is no amount.
-    """
-    if max_cost_usd is not None and not is_amount(max_cost_usd):
-        raise InputError(f"The budget is {max_cost_usd!r}. Give dollars, such as 25, or None for no limit.")
-    Store(find_store(store), ledger).ledger.limit_cost(max_cost_usd)

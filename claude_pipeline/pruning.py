@@ -195,7 +195,8 @@ def _prune(store: Store, before: float) -> None:
         store.remove_results(results_id)
     for job_id in jobs:
         with ledger.transaction():
-            if ledger.hold_job(job_id):  # nobody has submitted it anew
+            job = ledger.job(job_id)
+            if job and job.pruned_at is not None:  # nobody has submitted it anew
                 store.remove_job(job_id)
 
 

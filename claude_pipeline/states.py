@@ -37,6 +37,10 @@ class States:
             ((account,),) = self._database.rows("SELECT account FROM accounts WHERE name = ?", (name,))
         return int(account)
 
+    def accounts(self) -> dict[int, str]:
+        """Return what each account was learned as."""
+        return dict(self._database.rows("SELECT account, name FROM accounts ORDER BY account"))
+
     def account_name(self, account: int) -> str:
         """Return what an account was learned as."""
         ((name,),) = self._database.rows("SELECT name FROM accounts WHERE account = ?", (account,))

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,6 +17,7 @@ from claude_pipeline.cli.shell import say
 from claude_pipeline.status import total_usd
 
 if TYPE_CHECKING:
+    from claude_pipeline.books import Per
     from claude_pipeline.drawing import Bar
 
 _TOKENS, _DOLLARS = ("TOKENS IN", "TOKENS OUT"), ("COST", "LIST", "SAVED")
@@ -134,3 +136,61 @@ def _bars(rows: Sequence[_Row], by: str) -> list["Bar"]:
 def _label(row: _Row, by: str) -> str:
     label = row["name"] or row["job_id"] if by == "job" else str(row[_KEYS[by]])
     return label if row["cost_usd"] is not None else f"{label} (unknown)"
+
+
+class _Amount(click.ParamType[float | str]):
+    name = "usd"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Read dollars; `none` is no limit."""
+        try:
+            return "none" if value == "none" else float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither dollars nor 'none'.", param, ctx)
+
+
+@click.command(short_help="Limit what a store may cost, or see what is left.")
+@click.argument("max_cost_usd", metavar="[USD|none]", type=_Amount(), required=False)
+@click.option("--per", type=click.Choice(["month"]), help="A limit for each calendar month (UTC).")
+@options.store
+@click.option("--json", "as_json", is_flag=True, help="Print what is left as JSON on stdout.")
+def budget(
+    *,
+    max_cost_usd: float | Literal["none"] | None,
+    per: "Per | None",
+    store: str | None,
+    ledger: str | None,
+    as_json: bool,
+) -> None:
+    """Limit what a store may cost each account in dollars, or lift the limit.
+    Without an amount: show what was spent, and what is left.
+
+    The most that a batch can cost is reserved before it is sent, so the limit
+    holds. `submit --max-cost-usd` limits a single job.
+
+    \b
+      claude-pipeline budget 500
+      claude-pipeline budget 50 --per month
+      claude-pipeline budget none
+    """  # noqa: D205, D301  # click keeps the lines after a backspace as they are
+    if max_cost_usd is not None:
+        cp.set_budget(None if max_cost_usd == "none" else max_cost_usd, per=per, store=store, ledger=ledger)
+    elif per is not None:
+        raise click.UsageError("--per needs an amount.")
+    if max_cost_usd is None or as_json:
+        _show_budgets(cp.list_budgets(store=store, ledger=ledger), as_json=as_json)
+
+
+def _show_budgets(budgets: Sequence["cp.BudgetStatus"], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in budgets], indent=2, ensure_ascii=False))
+    elif budgets:
+        print_table(("ACCOUNT", "PER", "LIMIT", "SPENT", "RESERVED", "LEFT"), [_budget_cells(one) for one in budgets])
+    else:
+        say("Nobody has asked anything here yet.")
+
+
+def _budget_cells(one: "cp.BudgetStatus") -> tuple[str, ...]:
+    limit = "none" if one.limit_usd is None else display.usd(one.limit_usd)
+    left = "-" if one.left_usd is None else display.usd(one.left_usd)
+    return one.account, one.per or "ever", limit, display.usd(one.spent_usd), display.usd(one.reserved_usd), left
