@@ -26,12 +26,16 @@ from claude_pipeline.status import BatchStatus, RequestCounts, Status
 if TYPE_CHECKING:
     from claude_pipeline.billing import costs
     from claude_pipeline.ceilings import BudgetStatus, list_budgets, set_budget
+    from claude_pipeline.checkups import doctor
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
     from claude_pipeline.estimating import estimate
+    from claude_pipeline.findings import Checkup, Finding
     from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll
     from claude_pipeline.outputs import check_output
     from claude_pipeline.pruning import Pruned, PrunedJob, prune
+    from claude_pipeline.recovered import RecoveredBatch, Recovery
+    from claude_pipeline.recovery import recover
     from claude_pipeline.sandbox import Sandbox
     from claude_pipeline.sources import Source
     from claude_pipeline.store import find_store
@@ -48,9 +52,11 @@ __all__ = [
     "ApiError",
     "BatchStatus",
     "BudgetStatus",
+    "Checkup",
     "Comparison",
     "CredentialsError",
     "Estimate",
+    "Finding",
     "InputError",
     "Job",
     "JobBlockedError",
@@ -61,6 +67,8 @@ __all__ = [
     "Pruned",
     "PrunedJob",
     "Range",
+    "RecoveredBatch",
+    "Recovery",
     "RequestCounts",
     "ResultsError",
     "Sandbox",
@@ -79,6 +87,7 @@ __all__ = [
     "check_output",
     "compare",
     "costs",
+    "doctor",
     "estimate",
     "find_store",
     "list_budgets",
@@ -87,6 +96,7 @@ __all__ = [
     "open_job",
     "poll",
     "prune",
+    "recover",
     "set_budget",
     "stream",
     "stream_frame",
@@ -95,12 +105,16 @@ __all__ = [
 
 _LATE = {
     "BudgetStatus": "ceilings",
+    "Checkup": "findings",
     "Comparison": "comparing",
     "Estimate": "estimates",
+    "Finding": "findings",
     "Job": "jobs",
     "Pruned": "pruning",
     "PrunedJob": "pruning",
     "Range": "estimates",
+    "RecoveredBatch": "recovered",
+    "Recovery": "recovered",
     "Sandbox": "sandbox",
     "Source": "sources",
     "Stream": "streaming",
@@ -110,6 +124,7 @@ _LATE = {
     "advance": "jobs",
     "check_output": "outputs",
     "compare": "comparing",
+    "doctor": "checkups",
     "costs": "billing",
     "estimate": "estimating",
     "find_store": "store",
@@ -118,6 +133,7 @@ _LATE = {
     "make_client": "transport",
     "open_job": "jobs",
     "poll": "jobs",
+    "recover": "recovery",
     "prune": "pruning",
     "set_budget": "ceilings",
     "stream": "streaming",

@@ -65,10 +65,7 @@ class Advance:
 
     def run(self) -> None:
         """Settle, poll, collect, plan, cancel, send and finish, as far as each is due."""
-        self._each(self._shards((*UPLOADING, *SUBMITTING)), self._settle)
-        self._attempt(partial(end_abandoned_streams, self.store, self.account))
-        self._attempt(self._poll)
-        self._each(self._ended(), self._collect)
+        self.gather()
         self._has_more = True
         while self._has_more:
             self._has_more = False
@@ -80,6 +77,13 @@ class Advance:
             for job in self._jobs((*CANCELING, *WANTING_JOBS)):
                 self._attempt(partial(self._finish, job))
         self._raise()
+
+    def gather(self) -> None:
+        """Settle what was left behind, poll, and collect what ended. Nothing is sent."""
+        self._each(self._shards((*UPLOADING, *SUBMITTING)), self._settle)
+        self._attempt(partial(end_abandoned_streams, self.store, self.account))
+        self._attempt(self._poll)
+        self._each(self._ended(), self._collect)
 
     def poll(self) -> None:
         """Ask the API's list how the running batches stand. It transfers no results.
@@ -274,7 +278,7 @@ def finish(store: Store, job: JobRecord) -> bool:
         return False
     ledger = store.ledger
     more = job.state != "canceling" and job.asking < MAX_AGAIN and bool(Settings.of(job).retries)
-    unanswered = None if more else job.rows - job.skipped - _answered(store, job)
+    unanswered = None if more else count_unanswered(store, job)
     with ledger.transaction():
         current = ledger.job(job.job_id)
         if not current or current.asking != job.asking or not _is_done(store, job):  # resumed meanwhile, or gone on
@@ -300,10 +304,10 @@ def _is_done(store: Store, job: JobRecord) -> bool:
     return job.state != "planning" and all(shard.state == "collected" for shard in awaited)
 
 
-def _answered(store: Store, job: JobRecord) -> int:
-    """Count the rows of a job that have an answer; what was asked again had one."""
+def count_unanswered(store: Store, job: JobRecord) -> int:
+    """Count the rows of a job that could have an answer and have none; what was asked again had one."""
     own = sum(shard.succeeded for shard in store.ledger.own_shards(job.job_id) if not shard.asking)
-    return own + sum(_answered_elsewhere(store, job))
+    return job.rows - job.skipped - own - sum(_answered_elsewhere(store, job))
 
 
 def _answered_elsewhere(store: Store, job: JobRecord) -> Iterator[int]:

@@ -56,9 +56,11 @@ class Again:
         """Put together what the new job is; the same rows and salt are the same job.
 
         Raises:
-            InputError: The salt is no text, the limit no amount, or rows have salts of their own.
+            InputError: The salt is no text, the limit no amount, rows have salts of their own, or what was asked is
+                not known.
         """
         settings = Settings.of(job)
+        settings.check_known(job.job_id)
         limits = msgspec.structs.replace(settings.limits, max_cost_usd=max_cost_usd)
         check_limits(limits)
         form = _salted(settings.form, _salt(job, positions, salt), job.job_id)

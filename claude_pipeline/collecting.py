@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from claude_pipeline.logs import tell
 from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
-from claude_pipeline.records import ENDED, OPEN_JOBS, WANTING_JOBS, Shard
+from claude_pipeline.records import COLLECTED, ENDED, OPEN_JOBS, WANTING_JOBS, Shard
 from claude_pipeline.results import RESULT_SCHEMA, Spool, decode, spool_lines
 from claude_pipeline.sending import block_jobs, traced
 from claude_pipeline.shards import Members
@@ -24,11 +25,12 @@ from claude_pipeline.store import Store
 from claude_pipeline.traces import span
 from claude_pipeline.wire import Batch
 
-_FETCHES = 3
+FETCHES = 3
 _SHORTEST_PAUSE = 15.0
 
 _CANCELED_ELSEWHERE = "Batch {batch_id} was canceled, but not by this job. `resume` asks its canceled rows again."
 
+_LOST = "The results of {results} were lost from the store, and given up."
 _GONE = "{gone} `resume` asks its {requests:,} requests again, and pays for them again."
 
 
@@ -106,7 +108,7 @@ class _Fetches:
 
     def run(self, file: BinaryIO, *, held: Callable[[], bool]) -> Outcome:
         errors: list[ResultsError] = []
-        while len(errors) < _FETCHES:
+        while len(errors) < FETCHES:
             file.seek(0)
             file.truncate()
             with self.api.results(self.batch.id, self.batch.results_url) as body:
@@ -119,15 +121,10 @@ class _Fetches:
         raise errors[-1]
 
     def _write(self, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]) -> Outcome:
-        batch, prices = self.batch, PriceList(self.batch.created_at, store=self.store.path)
+        batch, prices = self.batch, prices_of(self.store, self.batch)
         outcome = Outcome(prices, self.typed)
         with self.store.replacing(self.store.results_path(batch.id)) as path:
-            with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
-                first = 0
-                for decoded in decode(file, spool, prices, batch_id=batch.id):
-                    writer.write_batch(decoded.batch)
-                    outcome.add(first, decoded)
-                    first += decoded.batch.num_rows
+            write_results(path, file, spool, outcome, batch_id=batch.id)
             _check_counts(batch, self.members, outcome)
             if not held():  # who took over may have recorded another file by now
                 raise LeaseLostError
@@ -136,11 +133,30 @@ class _Fetches:
     def _stayed_away(self, errors: Sequence[ResultsError]) -> frozenset[int]:
         """Return the lines that every fetch but the last one lacked, if nothing else was ever wrong."""
         found = {error.missing for error in errors}
-        if not self.may_lack or len(errors) < _FETCHES - 1 or len(found) > 1:
+        if not self.may_lack or len(errors) < FETCHES - 1 or len(found) > 1:
             return frozenset()
         missing = found.pop()
         nothing_came = len(missing) == len(self.members) > 1
         return frozenset() if nothing_came else missing
+
+
+def prices_of(store: Store, batch: Batch) -> PriceList:
+    """Return the prices that a batch is paid at."""
+    return PriceList(batch.created_at, store=store.path)
+
+
+def write_results(path: Path, file: BinaryIO, spool: Spool, outcome: Outcome, *, batch_id: str) -> None:
+    """Write spooled lines as a file of the store, and count what they come to.
+
+    Raises:
+        ResultsError: A line is not a result.
+    """
+    with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
+        first = 0
+        for decoded in decode(file, spool, outcome.prices, batch_id=batch_id):
+            writer.write_batch(decoded.batch)
+            outcome.add(first, decoded)
+            first += decoded.batch.num_rows
 
 
 def _check_counts(batch: Batch, members: Members, outcome: Outcome) -> None:
@@ -203,6 +219,35 @@ def _block(store: Store, shard: Shard, outcome: Outcome) -> None:
         block_jobs(store, shard, f"{outcome.account_message} Mend the account, then `resume`.")
     if outcome.tallies["canceled"] and not shard.cancel_wanted:
         block_jobs(store, shard, _CANCELED_ELSEWHERE.format(batch_id=shard.batch_id))
+
+
+def fetch_again(store: Store, api: BatchesApi, shard: Shard, batch: Batch) -> None:
+    """Write the results of a collected shard anew, in the order that they had; the ledger stays as it is.
+
+    Raises:
+        ApiError: They cannot be fetched.
+        ResultsError: They do not agree with what was sent.
+        StoreError: They could not be written.
+    """
+    members = store.ledger.members(shard.shard)
+    settled = api.seconds_until_settled(batch, default=store.ledger.now()) <= 0
+    with store.spool() as file:
+        _Fetches(store, api, batch, members, None, may_lack=settled).run(file, held=lambda: True)
+
+
+def record_lost(store: Store, shard: Shard) -> None:
+    """Give up the answers of a collected shard whose file is lost: they count as none, and may be asked again."""
+    ledger = store.ledger
+    members = ledger.members(shard.shard)
+    with ledger.transaction():
+        claims = ledger.claims(shard.account, members.split())
+        mine = [claims.get(address) for address in members.split()]
+        lost = [at for at, claim in enumerate(mine) if claim and claim.shard == shard.shard and not claim.failed]
+        ledger.fail(shard, members, dict.fromkeys(lost, "errored"))
+        tallies = dict.fromkeys(("succeeded", "truncated", "refused", "paused", "misfits"), 0)
+        tallies["errored"] = shard.errored + len(lost)
+        reason = _LOST.format(results=shard.results_id)
+        ledger.move(shard.shard, COLLECTED, owned_by=None, reason=reason, **tallies)
 
 
 def record_gone(store: Store, shard: Shard) -> None:

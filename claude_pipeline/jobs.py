@@ -338,6 +338,7 @@ class Job:
         """Go on after a block, or ask again the rows of an ended job that have no answer, or were to be asked again."""
         if self._settings.mode == "stream":
             raise InputError(f"{self.job_id} was streamed. Stream or submit the same again to ask what has no answer.")
+        self._settings.check_known(self.job_id)
         session = self._start_session()
         ledger = self._store.ledger
         for shard in ledger.shards(session.account, PLANNED, job_id=self.job_id):

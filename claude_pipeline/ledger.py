@@ -10,9 +10,11 @@ from claude_pipeline.books import Books
 from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.logs import tell
+from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import (
     AT_REST,
     CANCELING,
+    COLLECTED,
     FAILED,
     PLANNED,
     PLANNING,
@@ -82,6 +84,23 @@ class Ledger(Books):
             else:
                 self._delete_shard(shard)
         return members
+
+    def add_collected(
+        self, job: JobRecord, members: Members, *, answered: int, collected_at: float, **changes: object
+    ) -> int:
+        """Record a shard whose results are there, for a job that needs it; claim those answers that nobody else has.
+
+        The first `answered` of its members have one. The others stay unclaimed: whoever wants them asks. Returns the
+        number of the shard.
+        """
+        with self.transaction():
+            shard = self._insert_shard(job, members, 1)
+            if answered:
+                self._database.claim(job.account, members.addresses[: answered * ID_BYTES], shard)
+            self.move(shard, PLANNED, owned_by=None, **changes)
+            self.move(shard, COLLECTED, collected_at=collected_at)  # which is not when it got here
+            self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
+        return shard
 
     def _insert_shard(self, of: JobRecord | Shard, members: Members, attempt: int) -> int:
         ((shard,),) = self._database.rows(
@@ -262,9 +281,9 @@ class Ledger(Books):
         states: tuple[ShardState, ...] = ("uploading", "submitting", "ended", "streaming")
         return self.move(shard, states, owned_by=owner, lease_until=self.now() + LEASE_SECONDS)
 
-    def is_abandoned(self, shard: Shard) -> bool:
-        """Tell whether nobody alive works on a shard."""
-        return not self._is_held(shard.owner, shard.lease_until)
+    def is_abandoned(self, work: Shard | JobRecord) -> bool:
+        """Tell whether nobody alive works on a shard, or plans a job."""
+        return not self._is_held(work.owner, work.lease_until)
 
     def _is_held(self, owner: str | None, lease_until: float | None) -> bool:
         return owner is not None and (lease_until or 0) > self.now() and not is_dead(owner)

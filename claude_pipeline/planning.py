@@ -54,7 +54,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_cost_usd: float | None = None
 
 
-Mode = Literal["batch", "stream"]
+Mode = Literal["batch", "stream", "recovered"]
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -75,6 +75,18 @@ class Settings(msgspec.Struct, frozen=True):
     def of(cls, job: JobRecord) -> "Settings":
         """Read the settings of a job."""
         return msgspec.json.decode(job.settings, type=cls)
+
+    def check_known(self, job_id: str) -> None:
+        """Make sure that it is known what a job asked.
+
+        Raises:
+            InputError: It was recovered, and results do not say what was asked.
+        """
+        if self.mode == "recovered":
+            raise InputError(
+                f"{job_id} was recovered from the results of {self.label}, which do not say what was asked. "
+                "Submit the table that it came from: what is answered costs nothing, and the rest is asked."
+            )
 
     @property
     def columns(self) -> set[str]:

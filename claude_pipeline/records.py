@@ -17,6 +17,7 @@ QUEUED: tuple[ShardState, ...] = ("uploading", "submitting", "in_progress", "can
 PLANNED: tuple[ShardState, ...] = ("planned",)
 UPLOADING: tuple[ShardState, ...] = ("uploading",)
 SUBMITTING: tuple[ShardState, ...] = ("submitting",)
+BEING_SENT: tuple[ShardState, ...] = ("uploading", "submitting", "streaming")
 RUNNING: tuple[ShardState, ...] = ("in_progress", "canceling")
 ENDED: tuple[ShardState, ...] = ("ended",)
 STREAMING: tuple[ShardState, ...] = ("streaming",)
@@ -25,6 +26,7 @@ AT_REST: tuple[JobState, ...] = ("ended", "blocked")
 PLANNING: tuple[JobState, ...] = ("planning",)
 CANCELING: tuple[JobState, ...] = ("canceling",)
 OPEN_JOBS: tuple[JobState, ...] = ("planning", "in_progress", "canceling")
+ENDED_JOBS: tuple[JobState, ...] = ("ended",)
 WANTING_JOBS: tuple[JobState, ...] = ("planning", "in_progress")
 
 # How often a row is asked again whose answer was cut off or does not fit.

@@ -147,7 +147,7 @@ def spool_lines(
     positions = {address: position for position, address in enumerate(members.split())}
     spool = Spool(np.full(len(members), -1, dtype=np.int64), np.zeros(len(members), dtype=np.int32))
     faults = dict.fromkeys(("unknown", "doubled", "unreadable"), 0)
-    for offset, line in _lines(chunks, file):
+    for offset, line in split_lines(chunks, file):
         position = _position(line, positions)
         if position == "unknown" and not offset:
             raise ResultsError(f"The first result belongs to none of the {len(members):,} requests.", strangers=1)
@@ -168,7 +168,8 @@ def _disagreement(members: Members, missing: frozenset[int], faults: dict[str, i
     return ResultsError(message, strangers=faults["unknown"], missing=frozenset() if any(faults.values()) else missing)
 
 
-def _lines(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def split_lines(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Write chunks to a file, and yield each line with its offset there."""
     offset = 0
     rest = b""
     for chunk in chunks:

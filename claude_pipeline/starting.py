@@ -109,6 +109,11 @@ def _job_id(account: str, name: str | None, digest: str, settings: Settings) -> 
         parts.append(settings.retries)
     if settings.mode == "stream":  # a job of its own: whoever submits the same sends what it has no answer to
         parts.append(settings.mode)
+    return name_job(parts)
+
+
+def name_job(parts: list[object]) -> str:
+    """Name a job by what it is, so that the same is the same job."""
     address = blake2b(msgspec.json.encode(parts), digest_size=10).digest()
     return f"job_{b32encode(address).decode().lower()}"
 

@@ -77,18 +77,30 @@ class Store:
 
     def new_input_path(self) -> Path:
         """Return a new name for an input whose job is still to be found."""
-        self._sweep()
+        self.sweep()
         return self.path / "spool" / f"{secrets.token_hex(8)}.parquet"
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove what killed processes left behind, once nobody can still be at it."""
+        for path in self.left_behind():
+            with suppress(OSError):  # another process sweeps as well, or may not be swept up after
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def left_behind(self) -> list[Path]:
+        """List what killed processes left behind more than two days ago."""
         left = chain(
             (self.path / "spool").iterdir(), self.path.glob(f"*/{TEMPORARY}"), self.path.glob(f"jobs/*/{TEMPORARY}")
         )
+        found = []
         for path in left:
-            with suppress(OSError):  # another process sweeps as well, or may not be swept up after
+            with suppress(OSError):  # another process sweeps as well
                 if time.time() - path.stat().st_mtime > _LEFT_BEHIND_SECONDS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    found.append(path)
+        return found
+
+    def free_bytes(self) -> int:
+        """Return how much room its disk has left for us."""
+        return shutil.disk_usage(self.path).free
 
     def keep_input(self, path: Path, job_id: str) -> None:
         """Move an input to its job, unless the job has it."""
@@ -98,6 +110,15 @@ class Store:
             if not target.exists():
                 with self.replacing(target) as temporary:
                     path.rename(temporary)
+        except OSError as error:
+            raise cannot_write(target.parent, error) from error
+
+    def keep_results(self, path: Path, results_id: str) -> None:
+        """Move the results of a batch to where they belong."""
+        target = self.results_path(results_id)
+        try:
+            with self.replacing(target) as temporary:
+                path.rename(temporary)
         except OSError as error:
             raise cannot_write(target.parent, error) from error
 

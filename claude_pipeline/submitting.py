@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from claude_pipeline.caching import Block, Cache
 from claude_pipeline.derived import Content, answer_options
-from claude_pipeline.errors import InputError, MissingColumnError, TooManyRowsError
+from claude_pipeline.errors import MissingColumnError, TooManyRowsError
 from claude_pipeline.estimating import estimate
 from claude_pipeline.forms import RequestOptions, build_form
 from claude_pipeline.jobs import Job
@@ -26,7 +25,7 @@ from claude_pipeline.sources import Snapshot, Source, open_table, snapshot
 from claude_pipeline.starting import start
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.traces import span
-from claude_pipeline.transport import make_client
+from claude_pipeline.transport import check_base_url, make_client
 from claude_pipeline.values import check_unicode
 
 if TYPE_CHECKING:
@@ -241,7 +240,7 @@ def begin(
     check_unicode("name", asked.name or "")
     check_unicode("prefix", asked.prefix)
     place = base_url or (str(client.base_url) if client else None)
-    _check_base_url(place)
+    check_base_url(place)
     with closing(open_table(source)) as table:
         client = client or make_client(base_url)
         opened = Store(find_store(store), ledger)
@@ -257,15 +256,6 @@ def begin(
     finally:
         taken.path.unlink(missing_ok=True)
     return Job(opened, job_id, client=client, session=session)
-
-
-def _check_base_url(base_url: str | None) -> None:
-    try:
-        parts = urlsplit(base_url or "")
-    except ValueError as error:
-        raise InputError(f"The base URL is none ({error}).") from None
-    if parts.username is not None or parts.password is not None:
-        raise InputError("The base URL holds credentials, which the store would keep. Set ANTHROPIC_BASE_URL instead.")
 
 
 def _check_id_column(taken: Snapshot, id_column: str | None) -> None:

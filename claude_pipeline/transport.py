@@ -43,6 +43,20 @@ def make_client(base_url: str | None = None, *, api_key: str | None = None) -> "
     raise CredentialsError
 
 
+def check_base_url(base_url: str | None) -> None:
+    """Make sure that a base URL may be kept with a job.
+
+    Raises:
+        InputError: It is none, or it holds credentials.
+    """
+    try:
+        parts = urlsplit(base_url or "")
+    except ValueError as error:
+        raise InputError(f"The base URL is none ({error}).") from None
+    if parts.username is not None or parts.password is not None:
+        raise InputError("The base URL holds credentials, which the store would keep. Set ANTHROPIC_BASE_URL instead.")
+
+
 class Transport:
     """A client whose errors are ours, and whose secrets stand in none of them."""
 

@@ -74,15 +74,18 @@ def run(
     does: str = "wait",
     **settings: Any,
 ) -> None:
-    """Submit a table, then `wait` for it, or `cancel` and `resume` it, or just `leave` it; and write it.
+    """Submit a table, then `wait` for it, or `cancel` and `resume` it, or just `leave` it; and write it; or `recover`.
 
     All of it is watched, or the canceling and resuming alone.
     """
     sending.GRACE_SECONDS, batches.CHUNK_BYTES = grace, chunk
     leases.LEASE_SECONDS = ledger.LEASE_SECONDS = sending.LEASE_SECONDS = lease
     leases.RENEW_SECONDS = lease / 4
-    if does == "wait":
+    if does in {"wait", "recover"}:
         watch()
+    if does == "recover":
+        cp.recover(store=store, client=CLIENT.with_options(base_url=url))
+        return
     job = cp.submit(source, store=store, client=CLIENT.with_options(base_url=url), **(ASKED | settings))
     if does == "cancel":
         watch()

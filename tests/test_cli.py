@@ -31,6 +31,8 @@ COMMANDS = [
     "resume",
     "costs",
     "budget",
+    "doctor",
+    "recover",
     "prune",
     "sandbox",
     "demo",

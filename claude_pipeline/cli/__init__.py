@@ -1,12 +1,14 @@
 """The `claude-pipeline` command: parse, call the one public function, print."""
 
 from claude_pipeline.cli.asking import run, submit
+from claude_pipeline.cli.checking import doctor
 from claude_pipeline.cli.comparing import compare
 from claude_pipeline.cli.estimating import estimate
 from claude_pipeline.cli.following import advance, cancel, resume, wait, write
 from claude_pipeline.cli.looking import list_jobs, status
 from claude_pipeline.cli.mending import ask_again, failed
 from claude_pipeline.cli.pruning import prune
+from claude_pipeline.cli.recovering import recover
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.reporting import report
 from claude_pipeline.cli.shell import Shell
@@ -52,6 +54,8 @@ main = Shell(
         resume,
         costs,
         budget,
+        doctor,
+        recover,
         prune,
         sandbox,
         demo,
