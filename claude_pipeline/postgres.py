@@ -1,6 +1,7 @@
 """A ledger on a PostgreSQL server: writers take turns on it, as they do on a file."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -44,6 +45,9 @@ ON CONFLICT (account, address) DO UPDATE
 SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
 """
 
+# What a password may hide in is refused: whatever is taken for a host or a database is shown.
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:@/?#\[\],]*)(?::\d+)?"
+_URL = re.compile(rf"(?:[^\s:@/?#\[\]]*(?::[^\s:@/?#\[\]]*)?@)?{_HOST}(?:,{_HOST})*/[^\s:@/?#]+(?:\?[^\s@?#]*)?")
 _LAST_WORDS = {"FATAL", "PANIC"}
 
 _T = TypeVar("_T")
@@ -59,16 +63,10 @@ def check_url(url: str) -> None:
     if not separator or scheme not in SCHEMES:
         begins = f" begins with {scheme}://" if separator else " is no URL"
         raise StoreError(f"The ledger{begins}. Give {_EXAMPLE}, or 'sqlite' for the file in the store.")
-    address = rest.partition("?")[0]
-    try:
-        parts = urlsplit(url)
-        whole = not parts.fragment and address.count("@") <= 1 and "@" not in parts.path and parts.path.strip("/")
-    except ValueError:
-        whole = False
-    if not whole:
+    if not _URL.fullmatch(rest):
         raise StoreError(
-            f"The ledger's URL is not {_EXAMPLE}. In a user or a password, write @ : / ? # and % as %40 %3A %2F %3F "
-            "%23 and %25."
+            f"The ledger's URL is not {_EXAMPLE}. In a user or a password, write @ : / ? # [ ] and % as %40 %3A "
+            "%2F %3F %23 %5B %5D and %25."
         )
 
 
@@ -86,8 +84,7 @@ def without_password(url: str) -> str:
 def place_of(url: str) -> str:
     """Name the server and the database of a URL."""
     parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    address = parts.netloc.rpartition("@")[2] or query.get("host", "")
+    address = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
     return f"postgresql://{address}/{parts.path.strip('/')}"
 
 

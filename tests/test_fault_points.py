@@ -246,7 +246,7 @@ def test_on_a_server_a_run_is_finished_wherever_it_is_killed(tmp_path, workers, 
     scenario = Scenario(tmp_path, workers, new_ledger=postgres.new_database)
     points = scenario.points()
     assert points.count("before commit") == points.count("after commit") > 30
-    scenario.at_each(points, kill_and_finish, numbers=range(5, len(points) + 1, 13))
+    scenario.at_each(points, kill_and_finish, numbers=range(5, len(points) + 1, 29))
 
 
 def test_on_a_server_a_run_frozen_past_its_lease_sends_nothing_twice_when_it_wakes(tmp_path, workers, postgres):
@@ -263,5 +263,5 @@ def test_on_a_server_a_run_frozen_past_its_lease_sends_nothing_twice_when_it_wak
 
     scenario = Scenario(tmp_path, workers, new_ledger=postgres.new_database)
     points = scenario.points()
-    scenario.at_each(points, freeze_and_finish, numbers=range(9, len(points) + 1, 23))
+    scenario.at_each(points, freeze_and_finish, numbers=range(9, len(points) + 1, 41))
     assert len(excepted) <= PLAIN.batches

@@ -297,4 +297,4 @@ def test_the_ledger_in_a_file_beside_its_model():
 
 
 def test_the_ledger_on_a_server_beside_its_model(postgres):
-    run_beside_its_model(postgres.empty_database, examples=20)
+    run_beside_its_model(postgres.empty_database, examples=10)

@@ -121,7 +121,6 @@ def wait_for(process, line):
     pytest.fail(process.stderr.read())
 
 
-@pytest.mark.usefixtures("each_ledger")
 def test_a_killed_run_loses_no_answer_and_leaves_no_claim_behind(store, streaming):
     with cp.Sandbox(answer=echo, tokens_per_second=100) as server:
         prompts = ["one", "two", "long " * 400, "four"]
