@@ -1,6 +1,6 @@
 """The store: a folder of ledger, inputs and results.
 
-<store>/ledger.sqlite
+<store>/ledger.sqlite                  or, with a ledger on a server, store.json with its id
 <store>/jobs/<job_id>/input.parquet    the input as submitted
 <store>/jobs/<job_id>/foreign.parquet  rows that no shard of the job answers: another's request, or why none
 <store>/jobs/<job_id>/foreign-1.parquet  the same of rows that are asked again, and -2 of those asked once more
@@ -15,20 +15,23 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from claude_pipeline.binding import Identity, check_choice, choose_ledger, open_on_server, read_identity
 from claude_pipeline.errors import StoreError
 from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, reading, replacing
 from claude_pipeline.ledger import Ledger
+from claude_pipeline.sqlite import SqliteDatabase
 
 FOLDER = ".claude_pipeline"
-SQLITE = "sqlite"
 READ_BYTES = 1_000_000
 _MAX_READ_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20
@@ -39,21 +42,36 @@ class Store:
     """One store, open."""
 
     def __init__(self, path: Path, ledger: str | None = None) -> None:
-        check_ledger(ledger)
+        url, kept = choose_ledger(ledger), path / "store.json"
+        known = read_identity(kept)
+        check_choice(str(path), url, known, has_file=(path / "ledger.sqlite").exists())
         self.path = path
         private = path.name == FOLDER
         self._folder_mode, self.file_mode = (0o700, 0o600) if private else (0o777, 0o666)
         try:
             for folder in (path, *(path / name for name in ("jobs", "results", "spool"))):
                 make_folder(folder, mode=self._folder_mode)
-            make_file(path / "ledger.sqlite", mode=self.file_mode)
+            if url is None:
+                make_file(path / "ledger.sqlite", mode=self.file_mode)
         except FileNotFoundError as error:
             raise StoreError(
                 f"There is no folder {path.parent} to make a store in. Create it, or mend its name."
             ) from error
         except OSError as error:
             raise cannot_write(path, error) from error
-        self.ledger = Ledger(path / "ledger.sqlite")
+        if url is None:
+            self.ledger = Ledger(SqliteDatabase(path / "ledger.sqlite"))
+        else:
+            self.ledger = Ledger(open_on_server(url, str(path.absolute()), known, keep=partial(self._keep, kept)))
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Tell whether there is a store; looking makes none."""
+        return (path / "ledger.sqlite").exists() or (path / "store.json").exists()
+
+    def _keep(self, path: Path, identity: Identity) -> None:
+        with self.replacing(path) as temporary:
+            temporary.write_bytes(msgspec.json.encode(identity))
 
     def replacing(self, path: Path) -> AbstractContextManager[Path]:
         """Give a new file to write to, which takes the name of one of the store's when it is whole."""
@@ -183,18 +201,6 @@ def find_store(path: str | os.PathLike[str] | None) -> Path:
         return Path(named).expanduser().absolute()
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / FOLDER).is_dir()), here / FOLDER)
-
-
-def check_ledger(named: str | None) -> None:
-    """Make sure that the ledger named, or that of CLAUDE_PIPELINE_LEDGER, can be one.
-
-    Raises:
-        StoreError: It cannot.
-    """
-    chosen = named or os.environ.get("CLAUDE_PIPELINE_LEDGER") or SQLITE
-    if chosen != SQLITE:
-        scheme = chosen.partition("://")[0] if "://" in chosen else None  # nothing more: it may hold a password
-        raise StoreError(f"{f'A ledger at {scheme}://…' if scheme else 'The ledger'} is none. Give {SQLITE!r}.")
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

@@ -13,7 +13,7 @@ from conftest import submit_to
 from streams import OLD, asked_messages, echo, stream_from
 
 import claude_pipeline as cp
-from claude_pipeline.ledger import Ledger
+from claude_pipeline.store import Store
 
 PROMPTS = [f"prompt {number}" for number in range(6)]
 
@@ -37,6 +37,7 @@ def test_a_batch_pays_for_no_answer_that_was_streamed(sandbox, store):
     assert job.to_arrow()["cost_usd"].to_pylist()[:4] == [0.0] * 4
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_stream_pays_for_no_answer_of_a_batch(sandbox, store):
     submit_to(sandbox, PROMPTS[:4], store=store).wait(poll_interval=0)
     rows = list(stream_from(sandbox, PROMPTS, store=store, in_order=True))
@@ -176,6 +177,7 @@ def test_a_torn_last_line_of_a_journal_is_no_answer(store, streaming):
         assert (status.state, status.counts.succeeded, status.counts.canceled) == ("ended", 1, 1)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_two_runs_at_once_ask_each_request_once(store, streaming, tmp_path):
     with cp.Sandbox(answer=echo, tokens_per_second=100) as server:
         prompts = ["long " * 200, "other " * 200]
@@ -239,6 +241,7 @@ def test_a_budget_lets_one_row_after_the_other_when_each_turns_out_cheap(sandbox
     assert [row.error_type for row in rows] == [None] * len(PROMPTS)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_the_budget_of_the_store_holds_for_streams(sandbox, store):
     cp.set_budget(1e-9, store=store)
     with pytest.raises(cp.InputError, match="the budget of the store"):
@@ -250,7 +253,7 @@ def test_a_stream_reserves_what_it_may_cost(store):
         cp.set_budget(1.0, store=store)
         stream = stream_from(server, ["one", "long " * 100], store=store, max_tokens=500)
         assert next(stream).response == "one"
-        ledger = Ledger(store / "ledger.sqlite")
+        ledger = Store(store).ledger
         (account,) = {job.account for job in ledger.jobs()}
         (shard,) = ledger.shards(account)
         assert shard.reserved_usd > 2 * 500 * 5 / 1e6
@@ -261,7 +264,7 @@ def test_a_stream_reserves_what_it_may_cost(store):
 def test_the_lease_of_a_run_is_of_this_process(sandbox, store):
     stream = stream_from(sandbox, PROMPTS, store=store)
     next(stream)
-    ledger = Ledger(store / "ledger.sqlite")
+    ledger = Store(store).ledger
     (account,) = {job.account for job in ledger.jobs()}
     (shard,) = ledger.shards(account)
     assert shard.state == "streaming"

@@ -91,10 +91,10 @@ KILLED = """
 import signal, sys
 from pathlib import Path
 from faultpoints import FaultPoints, strike
-from claude_pipeline.ledger import Ledger
+from claude_pipeline.sqlite import SqliteDatabase
 
 FaultPoints(strike(signal.SIGKILL, at=int(sys.argv[2]), among="before commit")).install()
-Ledger(Path(sys.argv[1]) / "ledger.sqlite")
+SqliteDatabase(Path(sys.argv[1]) / "ledger.sqlite")
 """
 
 
