@@ -6,6 +6,8 @@ PipelineError
 │   ├── TooManyRowsError
 │   └── UnknownFieldError
 ├── OutputError         the place where answers should be written
+├── PlaceError          an object on S3 or GCS
+│   └── MissingPlaceError
 ├── CredentialsError    nobody to ask as
 ├── ApiError            the API refused or could not be reached
 ├── AccountError        a job of another account
@@ -59,6 +61,14 @@ class TooManyRowsError(InputError):
 
 class OutputError(PipelineError):
     """The answers cannot be written there."""
+
+
+class PlaceError(PipelineError):
+    """An object on S3 or GCS cannot be read or written."""
+
+
+class MissingPlaceError(PlaceError):
+    """There is no such object."""
 
 
 class CredentialsError(PipelineError):

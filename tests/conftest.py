@@ -9,6 +9,8 @@ from hypothesis import settings
 
 import claude_pipeline as cp
 
+pytest_plugins = ["buckets"]
+
 settings.register_profile("patient", deadline=None)  # the first example waits for imports
 settings.load_profile("patient")
 
