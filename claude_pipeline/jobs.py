@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ from claude_pipeline.errors import (
 )
 from claude_pipeline.failures import Picked, Which, labels, pick
 from claude_pipeline.outputs import output_batches, output_schema, write
+from claude_pipeline.places import Place
 from claude_pipeline.planning import Settings, is_amount
 from claude_pipeline.progress import showing
 from claude_pipeline.records import PLANNED, JobRecord
@@ -178,7 +178,7 @@ class Job:
         frame: pd.DataFrame = self.to_arrow().to_pandas(**options)
         return frame
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
+    def write(self, path: str | os.PathLike[str]) -> Place:
         """Write the same as Parquet or CSV, by suffix, in flat memory; it appears whole or not at all.
 
         A path that ends with a slash, or a folder, becomes a folder of Parquet files of at most 1,000,000 rows and

@@ -35,6 +35,10 @@ class RemotePath(os.PathLike[str]):
     def __fspath__(self) -> str:
         return self.url
 
+    def as_uri(self) -> str:
+        """Return the URL."""
+        return self.url
+
     def __truediv__(self, name: str) -> "RemotePath":
         return RemotePath(f"{self.url.rstrip('/')}/{name}")
 
@@ -202,7 +206,7 @@ class Upload:
     """
 
     def __init__(self, place: RemotePath, path: Path | None) -> None:
-        self._place = place
+        self._place, self._is_done = place, False
         block = max(_BLOCK_BYTES, (path.stat().st_size if path else 0) // _MOST_PARTS)
         with told(place, "written"):
             self._file = place.files.open(place.url, "wb", block_size=block, autocommit=False)
@@ -225,12 +229,15 @@ class Upload:
         """Make it an object, in the place of an earlier one."""
         with told(self._place, "written"):
             self._file.commit()
+            self._is_done = True
 
     def discard(self) -> None:
-        """Give it up."""
-        with suppress(Exception):  # what is left is no object, and what failed before says more
-            self._file.discard()
-        self._file.closed = True
+        """Give it up, unless it is an object."""
+        if not self._is_done:
+            self._is_done = True
+            with suppress(Exception):  # what is left is no object, and what failed before says more
+                self._file.discard()
+            self._file.closed = True
 
 
 class _Reader(io.RawIOBase):

@@ -1,11 +1,11 @@
-"""The store: a folder of ledger, inputs and results.
+"""The store: a folder of ledger, inputs and results, or the same on an object store with its ledger on a server.
 
 <store>/ledger.sqlite
 <store>/jobs/<job_id>/input.parquet    the input as submitted
 <store>/jobs/<job_id>/foreign.parquet  rows that no shard of the job answers: another's request, or why none
 <store>/jobs/<job_id>/foreign-1.parquet  the same of rows that are asked again, and -2 of those asked once more
 <store>/results/<batch_id>.parquet     one row a request, in the shard's order; for a streamed one <stream_id>.parquet
-<store>/results/<stream_id>.jsonl      what is answered while it streams
+<store>/results/<stream_id>.jsonl      what is answered while it streams; on an object store an object an answer
 """
 
 import os
@@ -23,9 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from claude_pipeline.copies import local_copy, local_folder, sending
 from claude_pipeline.errors import StoreError
 from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, reading, replacing
 from claude_pipeline.ledger import Ledger
+from claude_pipeline.places import Place, RemotePath, is_url, remote_path
 
 FOLDER = ".claude_pipeline"
 SQLITE = "sqlite"
@@ -38,11 +40,25 @@ _LEFT_BEHIND_SECONDS = 2 * 24 * 3600
 class Store:
     """One store, open."""
 
-    def __init__(self, path: Path, ledger: str | None = None) -> None:
+    def __init__(self, path: Place, ledger: str | None = None) -> None:
         check_ledger(ledger)
         self.path = path
-        private = path.name == FOLDER
+        private = path.name == FOLDER or isinstance(path, RemotePath)
         self._folder_mode, self.file_mode = (0o700, 0o600) if private else (0o777, 0o666)
+        self._spool = local_folder("spool") if isinstance(path, RemotePath) else path / "spool"
+        if isinstance(path, Path):
+            self._make(path)
+        self.ledger = self._open_ledger(path)
+
+    def _open_ledger(self, path: Place) -> Ledger:
+        if isinstance(path, RemotePath):
+            raise StoreError(
+                f"The store {path} needs a ledger in PostgreSQL, since no object can be one. "
+                "Give its URL with --ledger, ledger= or CLAUDE_PIPELINE_LEDGER."
+            )
+        return Ledger(path / "ledger.sqlite")
+
+    def _make(self, path: Path) -> None:
         try:
             for folder in (path, *(path / name for name in ("jobs", "results", "spool"))):
                 make_folder(folder, mode=self._folder_mode)
@@ -53,38 +69,37 @@ class Store:
             ) from error
         except OSError as error:
             raise cannot_write(path, error) from error
-        self.ledger = Ledger(path / "ledger.sqlite")
 
-    def replacing(self, path: Path) -> AbstractContextManager[Path]:
+    def replacing(self, path: Place) -> AbstractContextManager[Path]:
         """Give a new file to write to, which takes the name of one of the store's when it is whole."""
-        return replacing(path, mode=self.file_mode)
+        return sending(path) if isinstance(path, RemotePath) else replacing(path, mode=self.file_mode)
 
-    def input_path(self, job_id: str) -> Path:
+    def input_path(self, job_id: str) -> Place:
         """Return where a job's input lies."""
         return self.path / "jobs" / job_id / "input.parquet"
 
-    def foreign_path(self, job_id: str, *, asking: int = 0) -> Path:
+    def foreign_path(self, job_id: str, *, asking: int = 0) -> Place:
         """Return where a job keeps the rows that it does not ask itself, in the first asking or a later one."""
         return self.path / "jobs" / job_id / (f"foreign-{asking}.parquet" if asking else "foreign.parquet")
 
-    def results_path(self, results_id: str) -> Path:
+    def results_path(self, results_id: str) -> Place:
         """Return where the results of a batch or a stream lie."""
         return self.path / "results" / f"{results_id}.parquet"
 
-    def journal_path(self, stream_id: str) -> Path:
-        """Return where the answers of a stream lie while it runs."""
+    def journal_path(self, stream_id: str) -> Place:
+        """Return where the answers of a stream lie while it runs: a file, or what would be a folder of objects."""
         return self.path / "results" / f"{stream_id}.jsonl"
 
     def new_input_path(self) -> Path:
         """Return a new name for an input whose job is still to be found."""
         self._sweep()
-        return self.path / "spool" / f"{secrets.token_hex(8)}.parquet"
+        return self._spool / f"{secrets.token_hex(8)}.parquet"
 
     def _sweep(self) -> None:
         """Remove what killed processes left behind, once nobody can still be at it."""
-        left = chain(
-            (self.path / "spool").iterdir(), self.path.glob(f"*/{TEMPORARY}"), self.path.glob(f"jobs/*/{TEMPORARY}")
-        )
+        left: Iterator[Path] = self._spool.iterdir()
+        if isinstance(self.path, Path):
+            left = chain(left, self.path.glob(f"*/{TEMPORARY}"), self.path.glob(f"jobs/*/{TEMPORARY}"))
         for path in left:
             with suppress(OSError):  # another process sweeps as well, or may not be swept up after
                 if time.time() - path.stat().st_mtime > _LEFT_BEHIND_SECONDS:
@@ -93,36 +108,42 @@ class Store:
     def keep_input(self, path: Path, job_id: str) -> None:
         """Move an input to its job, unless the job has it."""
         target = self.input_path(job_id)
+        if isinstance(target, Path):
+            self._make_folder(target.parent)
+        if not target.exists():
+            with self.replacing(target) as temporary:
+                path.rename(temporary)
+
+    def _make_folder(self, folder: Path) -> None:
         try:
-            make_folder(target.parent, mode=self._folder_mode)
-            if not target.exists():
-                with self.replacing(target) as temporary:
-                    path.rename(temporary)
+            make_folder(folder, mode=self._folder_mode)
         except OSError as error:
-            raise cannot_write(target.parent, error) from error
+            raise cannot_write(folder, error) from error
 
     @contextmanager
     def spool(self) -> Iterator[BinaryIO]:
         """Open a file that is gone when the body is done, or the process."""
         try:
-            with tempfile.TemporaryFile(dir=self.path / "spool") as file:
+            with tempfile.TemporaryFile(dir=self._spool) as file:
                 yield file
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise cannot_write(self._spool.parent, error) from error
 
     @contextmanager
     def spool_folder(self) -> Iterator[Path]:
         """Make a folder that is gone when the body is done."""
         try:
-            with tempfile.TemporaryDirectory(dir=self.path / "spool") as folder:
+            with tempfile.TemporaryDirectory(dir=self._spool) as folder:
                 yield Path(folder)
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise cannot_write(self._spool.parent, error) from error
 
 
-def find_store(path: str | os.PathLike[str] | None) -> Path:
+def find_store(path: str | os.PathLike[str] | None) -> Place:
     """Choose the store: the one named, else CLAUDE_PIPELINE_STORE, else the nearest upwards, else a new one here."""
     named = path or os.environ.get("CLAUDE_PIPELINE_STORE")
+    if named and is_url(named):
+        return remote_path(named)
     if named:
         return Path(named).expanduser().absolute()
     here = Path.cwd()
@@ -141,14 +162,14 @@ def check_ledger(named: str | None) -> None:
         raise StoreError(f"{f'A ledger at {scheme}://…' if scheme else 'The ledger'} is none. Give {SQLITE!r}.")
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Place) -> pq.ParquetFile:
     """Open a Parquet file of the store so that reading it in batches stays small in memory.
 
     Raises:
         StoreError: It is there no more, or it is damaged.
     """
     try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
+        return pq.ParquetFile(local_copy(path), pre_buffer=False, buffer_size=_PARQUET_BUFFER)
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing from the store. Bring it back from a backup, or submit anew.") from error
     except pa.ArrowInvalid as error:
@@ -175,7 +196,7 @@ def rows_within(bytes_a_row: int, *, size: int = READ_BYTES) -> int:
 
 
 def read_batches(
-    path: Path, columns: set[str], *, between: tuple[int, int] | None = None
+    path: Place, columns: set[str], *, between: tuple[int, int] | None = None
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield batches of about 1 MB of these columns, each with the number of its first row.
 
