@@ -1,22 +1,20 @@
-"""The ledger's database: its tables, its connection, its transactions.
+"""The ledger's database: its tables, its transactions, its versions.
 
-The SQL is what SQLite and PostgreSQL share; what differs between them (the clock, the pragmas, the parameter style)
-stands in this module alone.
+The SQL is what SQLite and PostgreSQL share, written as SQLite takes it; what differs between them stands in `sqlite`
+and `postgres`.
 """
 
-import sqlite3
 import threading
-import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from claude_pipeline.errors import StoreError
 
 SCHEMA_VERSION = 5
-_PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -113,14 +111,6 @@ CREATE TABLE claims (
 ) WITHOUT ROWID;
 """
 
-_CLAIM = """
-WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < ?)
-INSERT INTO claims (account, address, shard, position)
-SELECT ?, substr(?, 16 * i + 1, 16) AS address, ?, i FROM numbers WHERE true ORDER BY address
-ON CONFLICT (account, address) DO UPDATE
-SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
-"""
-
 # What brings a store of a version to the next one.
 _MIGRATIONS = {
     1: """
@@ -165,124 +155,122 @@ ALTER TABLE shards ADD COLUMN deleted_at DOUBLE PRECISION
 """,
 }
 
-Parameters = Mapping[str, object] | tuple[object, ...]
+Parameters = tuple[object, ...]
 
 
-class Database:
+class Database(ABC):
     """One connection to the ledger, shared by this process's threads; a transaction at a time.
 
-    Every call raises StoreError when the file is no ledger, the disk is full or read-only, or another process holds
-    it too long.
+    Every call raises StoreError when the ledger cannot be used, or another process holds it too long.
+
+    Attributes:
+        name: What errors call the ledger.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._lock = threading.RLock()
-        try:
-            self._connection = sqlite3.connect(
-                path, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._use_wal()
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._migrate()
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"Cannot use the ledger {path}: {error}.") from error
+        self._in_transaction = False
 
-    def __del__(self) -> None:
-        if connection := getattr(self, "_connection", None):
-            connection.close()
-
-    def _use_wal(self) -> None:
-        """Switch the file to WAL, for which SQLite waits for nobody: several may open a new ledger at once."""
-        until = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:
-                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
-
+    @abstractmethod
     def now(self) -> float:
         """Return the database's clock: seconds since the epoch."""
-        ((seconds,),) = self.rows("SELECT (julianday('now') - 2440587.5) * 86400.0")
-        return float(seconds)
+
+    @abstractmethod
+    def claim(self, account: int, addresses: bytes, shard: int) -> int:
+        """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Begin a transaction, the only one that writes until its end."""
+
+    @abstractmethod
+    def _commit(self) -> None:
+        """Make what the transaction wrote durable."""
+
+    @abstractmethod
+    def _roll_back(self) -> None:
+        """Undo what the transaction wrote, if there is one."""
+
+    @abstractmethod
+    def _cursor(self) -> AbstractContextManager[Any]:
+        """Give a cursor, and turn the driver's errors into ours."""
+
+    @abstractmethod
+    def _in_dialect(self, sql: str) -> str:
+        """Write a statement as the driver takes it."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run statements as one: all of them or none. One inside another is part of it."""
+        """Run statements as one: all of them or none. One inside another is part of it.
+
+        What it reads stays true until it ends, since no other transaction writes meanwhile.
+        """
         with self._lock:
-            if self._connection.in_transaction:
+            if self._in_transaction:
                 yield
                 return
             try:
-                self.run("BEGIN IMMEDIATE")
+                self._begin()
+                self._in_transaction = True
                 yield
-                self.run("COMMIT")
+                self._commit()
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                self._roll_back()
                 raise
-
-    @contextmanager
-    def _cursor(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, closing(self._connection.cursor()) as cursor:
-            try:
-                yield cursor
-            except sqlite3.DatabaseError as error:
-                raise StoreError(
-                    f"Cannot use the ledger {self.path}: {error}. What was recorded is safe; "
-                    "run the same command again once this is mended."
-                ) from error
+            finally:
+                self._in_transaction = False
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute a statement; return how many rows it touched."""
         with self._cursor() as cursor:
-            return cursor.execute(sql, parameters).rowcount
+            return int(cursor.execute(self._in_dialect(sql), parameters).rowcount)
 
     def run_many(self, sql: str, parameters: Iterable[Parameters]) -> int:
         """Execute a statement for each set of parameters; return how many rows were touched in all."""
         with self._cursor() as cursor:
-            return cursor.executemany(sql, parameters).rowcount
+            cursor.executemany(self._in_dialect(sql), parameters)
+            return int(cursor.rowcount)
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
         with self._cursor() as cursor:
-            return cursor.execute(sql, parameters).fetchall()
+            cursor.execute(self._in_dialect(sql), parameters)
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
 
-    def claim(self, account: int, addresses: bytes, shard: int) -> int:
-        """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won.
+    def meta(self) -> dict[str, str]:
+        """Return what the ledger says of itself."""
+        return dict(self.rows("SELECT key, value FROM meta"))
 
-        One statement over all of them takes a third of the time of one for each.
+    def create(self, **meta: str) -> None:
+        """Make the tables of a new ledger, of this version."""
+        self._run_all(_SCHEMA)
+        known = {"schema_version": str(SCHEMA_VERSION), "store_id": uuid.uuid4().hex, **meta}
+        self.run_many("INSERT INTO meta VALUES (?, ?)", list(known.items()))
+
+    def migrate(self) -> None:
+        """Bring the ledger to this version.
+
+        Raises:
+            StoreError: A newer version made it.
         """
-        with self._cursor() as cursor:
-            cursor.execute(_CLAIM, (len(addresses) // 16, account, addresses, shard))
-            (won,) = cursor.execute("SELECT changes()").fetchone()
-            return int(won)
-
-    def _migrate(self) -> None:
         with self.transaction():
-            if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
-                self._run_all(_SCHEMA)
-                meta = (("schema_version", str(SCHEMA_VERSION)), ("store_id", uuid.uuid4().hex))
-                self.run_many("INSERT INTO meta VALUES (?, ?)", meta)
-            ((value,),) = self.rows("SELECT value FROM meta WHERE key = 'schema_version'")
-            version = int(value)
+            version = int(self.meta()["schema_version"])
             for step in range(version, SCHEMA_VERSION):
                 self._run_all(_MIGRATIONS[step])
             if version < SCHEMA_VERSION:
                 self.run("UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),))
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"The store {self.path.parent} was made by a newer claude-pipeline (schema {version}; this one knows "
+                f"The ledger {self.name} was made by a newer claude-pipeline (schema {version}; this one knows "
                 f"{SCHEMA_VERSION}). Upgrade it: pip install -U claude-pipeline."
             )
 
     def _run_all(self, script: str) -> None:
         for statement in script.split(";\n"):
-            self.run(statement)
+            if statement.strip():
+                self.run(statement)
 
 
 def assignments(changes: Mapping[str, Any]) -> str:

@@ -35,6 +35,10 @@ class RemotePath(os.PathLike[str]):
     def __fspath__(self) -> str:
         return self.url
 
+    def absolute(self) -> "RemotePath":
+        """Return itself."""
+        return self
+
     def as_uri(self) -> str:
         """Return the URL."""
         return self.url

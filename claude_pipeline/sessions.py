@@ -32,4 +32,4 @@ class Session:
 
 def existing_store(path: Place, ledger: str | None = None) -> Store | None:
     """Open a store if there is one; looking makes none."""
-    return Store(path, ledger) if (path / "ledger.sqlite").exists() else None
+    return Store(path, ledger) if Store.exists(path) else None

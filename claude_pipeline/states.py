@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import fields
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,8 +19,8 @@ _SHARD = ", ".join(f"shards.{field.name}" for field in fields(Shard))
 class States:
     """What is recorded of the jobs and shards of one store."""
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path)
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self.now = self._database.now
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
 """The store: a folder of ledger, inputs and results, or the same on an object store with its ledger on a server.
 
-<store>/ledger.sqlite
+<store>/ledger.sqlite                  or, with a ledger on a server, store.json with its id
 <store>/jobs/<job_id>/input.parquet    the input as submitted
 <store>/jobs/<job_id>/foreign.parquet  rows that no shard of the job answers: another's request, or why none
 <store>/jobs/<job_id>/foreign-1.parquet  the same of rows that are asked again, and -2 of those asked once more
@@ -19,18 +19,21 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from claude_pipeline.binding import Identity, check_choice, choose_ledger, open_on_server, read_identity
 from claude_pipeline.copies import local_copy, local_folder, sending
+from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
 from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, reading, replacing
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.places import Place, RemotePath, is_url, remote_path
+from claude_pipeline.sqlite import SqliteDatabase
 
 FOLDER = ".claude_pipeline"
-SQLITE = "sqlite"
 READ_BYTES = 1_000_000
 _MAX_READ_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20
@@ -41,34 +44,47 @@ class Store:
     """One store, open."""
 
     def __init__(self, path: Place, ledger: str | None = None) -> None:
-        check_ledger(ledger)
+        url, known = choose_ledger(ledger), read_identity(path / "store.json")
+        check_choice(str(path), url, known, has_file=isinstance(path, Path) and (path / "ledger.sqlite").exists())
         self.path = path
         private = path.name == FOLDER or isinstance(path, RemotePath)
         self._folder_mode, self.file_mode = (0o700, 0o600) if private else (0o777, 0o666)
         self._spool = local_folder("spool") if isinstance(path, RemotePath) else path / "spool"
         if isinstance(path, Path):
-            self._make(path)
-        self.ledger = self._open_ledger(path)
+            self._make(path, has_file=url is None)
+        self.ledger = Ledger(self._open_ledger(path, url, known))
 
-    def _open_ledger(self, path: Place) -> Ledger:
+    def _open_ledger(self, path: Place, url: str | None, known: Identity | None) -> Database:
+        if url is not None:
+            return open_on_server(url, str(path.absolute()), known, keep=self._keep)
         if isinstance(path, RemotePath):
             raise StoreError(
                 f"The store {path} needs a ledger in PostgreSQL, since no object can be one. "
                 "Give its URL with --ledger, ledger= or CLAUDE_PIPELINE_LEDGER."
             )
-        return Ledger(path / "ledger.sqlite")
+        return SqliteDatabase(path / "ledger.sqlite")
 
-    def _make(self, path: Path) -> None:
+    def _make(self, path: Path, *, has_file: bool) -> None:
         try:
             for folder in (path, *(path / name for name in ("jobs", "results", "spool"))):
                 make_folder(folder, mode=self._folder_mode)
-            make_file(path / "ledger.sqlite", mode=self.file_mode)
+            if has_file:
+                make_file(path / "ledger.sqlite", mode=self.file_mode)
         except FileNotFoundError as error:
             raise StoreError(
                 f"There is no folder {path.parent} to make a store in. Create it, or mend its name."
             ) from error
         except OSError as error:
             raise cannot_write(path, error) from error
+
+    @staticmethod
+    def exists(path: Place) -> bool:
+        """Tell whether there is a store; looking makes none."""
+        return (isinstance(path, Path) and (path / "ledger.sqlite").exists()) or (path / "store.json").exists()
+
+    def _keep(self, identity: Identity) -> None:
+        with self.replacing(self.path / "store.json") as temporary:
+            temporary.write_bytes(msgspec.json.encode(identity))
 
     def replacing(self, path: Place) -> AbstractContextManager[Path]:
         """Give a new file to write to, which takes the name of one of the store's when it is whole."""
@@ -148,18 +164,6 @@ def find_store(path: str | os.PathLike[str] | None) -> Place:
         return Path(named).expanduser().absolute()
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / FOLDER).is_dir()), here / FOLDER)
-
-
-def check_ledger(named: str | None) -> None:
-    """Make sure that the ledger named, or that of CLAUDE_PIPELINE_LEDGER, can be one.
-
-    Raises:
-        StoreError: It cannot.
-    """
-    chosen = named or os.environ.get("CLAUDE_PIPELINE_LEDGER") or SQLITE
-    if chosen != SQLITE:
-        scheme = chosen.partition("://")[0] if "://" in chosen else None  # nothing more: it may hold a password
-        raise StoreError(f"{f'A ledger at {scheme}://…' if scheme else 'The ledger'} is none. Give {SQLITE!r}.")
 
 
 def open_parquet(path: Place) -> pq.ParquetFile:

@@ -128,7 +128,8 @@ def submit(
         name: What to call the job in lists.
         store: The folder of ledger, inputs and results; else CLAUDE_PIPELINE_STORE, else the nearest
             `.claude_pipeline` upwards, else a new one here.
-        ledger: "sqlite", the file in the store; else CLAUDE_PIPELINE_LEDGER, else that file.
+        ledger: The URL of a PostgreSQL database, or "sqlite", the file in the store; else CLAUDE_PIPELINE_LEDGER, else
+            that file.
         base_url: Where the API is, if not where the SDK looks.
         client: An `anthropic.Anthropic` to use.
         prefix: Put before the names of the columns that are added.

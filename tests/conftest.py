@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from anthropic import Anthropic
 from hypothesis import settings
+from postgres_server import PostgresServer
 
 import claude_pipeline as cp
 
@@ -36,6 +37,21 @@ def sandbox():
 def store(tmp_path):
     """Name a store that does not exist yet."""
     return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """Run a PostgreSQL server, for tests that ask for one."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def each_ledger(request, monkeypatch):
+    """Let the stores of a test have their ledger in a file, or on a server: every store that the test does not tell."""
+    url = "sqlite" if request.param == "sqlite" else request.getfixturevalue("postgres").empty_database()
+    monkeypatch.setenv("CLAUDE_PIPELINE_LEDGER", url)
+    return url
 
 
 def submit_to(sandbox, source, **options):

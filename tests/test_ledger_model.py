@@ -1,5 +1,6 @@
 """The ledger beside a model of it: several processes, accounts and jobs, in any order of what they may do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -9,12 +10,12 @@ import msgspec
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
 from claude_pipeline.leases import new_owner
-from claude_pipeline.ledger import Ledger
 from claude_pipeline.records import FAILED, QUEUED, Shard, ShardState
 from claude_pipeline.shards import Members
+from claude_pipeline.store import Store
 
 ROWS = st.lists(st.integers(0, 11), min_size=1, max_size=6, unique=True).map(sorted)
 PROCESSES = st.sampled_from([0, 1, 2])
@@ -63,14 +64,16 @@ class ModelShard:
 class LedgerBesideItsModel(RuleBasedStateMachine):
     """Three processes on one ledger; each has a connection and an owner's name of its own."""
 
+    new_ledger: Callable[[], str]
+
     jobs = Bundle("jobs")
     looks = Bundle("looks")
 
     def __init__(self) -> None:
         super().__init__()
         self._folder = TemporaryDirectory()
-        path = Path(self._folder.name) / "ledger.sqlite"
-        self.ledgers = [Ledger(path) for _ in range(3)]
+        url = self.new_ledger()
+        self.ledgers = [Store(Path(self._folder.name), url).ledger for _ in range(3)]
         self.owners = [new_owner() for _ in range(3)]
         self.model_jobs: dict[str, ModelJob] = {}
         self.model_shards: dict[int, ModelShard] = {}
@@ -284,5 +287,14 @@ class LedgerBesideItsModel(RuleBasedStateMachine):
             assert {self.claims[job.account, row][0] for row in job.wants} <= awaited
 
 
-LedgerBesideItsModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestTheLedgerBesideItsModel = LedgerBesideItsModel.TestCase
+def run_beside_its_model(new_ledger: Callable[[], str], *, examples: int) -> None:
+    machine = type("Machine", (LedgerBesideItsModel,), {"new_ledger": staticmethod(new_ledger)})
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None))
+
+
+def test_the_ledger_in_a_file_beside_its_model():
+    run_beside_its_model(lambda: "sqlite", examples=60)
+
+
+def test_the_ledger_on_a_server_beside_its_model(postgres):
+    run_beside_its_model(postgres.empty_database, examples=20)

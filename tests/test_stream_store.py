@@ -13,7 +13,7 @@ from conftest import submit_to
 from streams import OLD, asked_messages, echo, stream_from
 
 import claude_pipeline as cp
-from claude_pipeline.ledger import Ledger
+from claude_pipeline.store import Store
 
 PROMPTS = [f"prompt {number}" for number in range(6)]
 
@@ -250,7 +250,7 @@ def test_a_stream_reserves_what_it_may_cost(store):
         cp.set_budget(1.0, store=store)
         stream = stream_from(server, ["one", "long " * 100], store=store, max_tokens=500)
         assert next(stream).response == "one"
-        ledger = Ledger(store / "ledger.sqlite")
+        ledger = Store(store).ledger
         (account,) = {job.account for job in ledger.jobs()}
         (shard,) = ledger.shards(account)
         assert shard.reserved_usd > 2 * 500 * 5 / 1e6
@@ -261,7 +261,7 @@ def test_a_stream_reserves_what_it_may_cost(store):
 def test_the_lease_of_a_run_is_of_this_process(sandbox, store):
     stream = stream_from(sandbox, PROMPTS, store=store)
     next(stream)
-    ledger = Ledger(store / "ledger.sqlite")
+    ledger = Store(store).ledger
     (account,) = {job.account for job in ledger.jobs()}
     (shard,) = ledger.shards(account)
     assert shard.state == "streaming"

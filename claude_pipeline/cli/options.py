@@ -2,11 +2,12 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import click
 
 import claude_pipeline as cp
+from claude_pipeline.postgres import without_password
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class Place:
     """Where a job lives and whom it asks, to open it and to say how it is opened again."""
 
     store: str | None
-    ledger: str | None
+    ledger: str | None = field(repr=False)
     base_url: str | None
 
     def open(self, job_id: str) -> "cp.Job":
@@ -25,14 +26,14 @@ class Place:
         """Write the command that does `verb` to the job from this very folder; a job knows whom it asks."""
         words = ["claude-pipeline", verb, job_id]
         words += ["--store", self.store] if self.store else []
-        words += ["--ledger", self.ledger] if self.ledger else []
+        words += ["--ledger", without_password(self.ledger)] if self.ledger else []
         return shlex.join(words)
 
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 _STORE = click.option("--store", metavar="PATH", help="Folder of jobs and answers [default: ./.claude_pipeline].")
-_LEDGER = click.option("--ledger", metavar="URL", help="The record of jobs [default: a file in the store].")
+_LEDGER = click.option("--ledger", metavar="URL", help="PostgreSQL URL [default: a file in the store].")
 _BASE_URL = click.option("--base-url", metavar="URL", help="Ask another server, such as a sandbox.")
 _WAITING: list[Decorator] = [
     click.option(

@@ -12,6 +12,7 @@ import claude_pipeline as cp
 from claude_pipeline.dagster.partitions import partition_file
 from claude_pipeline.dagster.usage import Context, metered
 from claude_pipeline.places import Place
+from claude_pipeline.postgres import without_password
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -47,7 +48,8 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
     )
     ledger_url: str | None = Field(
         default=None,
-        description="The store's ledger; without it CLAUDE_PIPELINE_LEDGER, else a file in the store.",
+        description="The PostgreSQL URL of the store's ledger, an EnvVar if it has a password; without it "
+        "CLAUDE_PIPELINE_LEDGER, else a file in the store.",
     )
     max_queued_requests: int | None = Field(
         default=None, ge=1, description="Requests of the account that may be processed at once; the rest goes in waves."
@@ -122,7 +124,7 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
     def resume_command(self, job_id: str) -> str:
         """Return what to type when a blocked job may go on."""
         words = ["claude-pipeline", "resume", job_id, "--store", str(self.store_path())]
-        words += ["--ledger", self.ledger_url] if self.ledger_url else []
+        words += ["--ledger", without_password(self.ledger_url)] if self.ledger_url else []
         return shlex.join(words)
 
     def answers_path(self, key: str, partition: str | None = None) -> Place:
