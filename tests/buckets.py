@@ -5,9 +5,10 @@ What is slow to import is imported by the fixtures: every test loads this file.
 # ruff: noqa: PLC0415
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from xml.sax.saxutils import escape
 
 import pytest
@@ -115,3 +116,23 @@ def bucket(s3_server, monkeypatch):
         client.delete_bucket(Bucket="reviews")
         client.close()
         fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def gcs_bucket(monkeypatch):
+    """Name a bucket of an emulator of GCS, which knows no credentials."""
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks more than the emulator knows
+    import fsspec
+    from gcp_storage_emulator.server import create_server
+
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="reviews")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    server.start()
+    try:
+        yield "gs://reviews"
+    finally:
+        fsspec.get_filesystem_class("gs").clear_instance_cache()
+        server.stop()
