@@ -182,7 +182,8 @@ class Job:
         """Write the same as Parquet or CSV, by suffix, in flat memory; it appears whole or not at all.
 
         A path that ends with a slash, or a folder, becomes a folder of Parquet files of at most 1,000,000 rows and
-        about 256 MB each.
+        about 256 MB each. A URL on S3 or GCS will do as well; the parts of a folder appear there one by one, and an
+        object `_SUCCESS` last.
 
         Raises:
             OutputError: The suffix is unknown, or the place cannot be written.

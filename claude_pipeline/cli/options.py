@@ -32,7 +32,7 @@ class Place:
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
-_STORE = click.option("--store", metavar="PATH", help="Folder of jobs and answers [default: ./.claude_pipeline].")
+_STORE = click.option("--store", metavar="PATH", help="Folder or s3:// URL of the jobs [default: ./.claude_pipeline].")
 _LEDGER = click.option("--ledger", metavar="URL", help="PostgreSQL URL [default: a file in the store].")
 _BASE_URL = click.option("--base-url", metavar="URL", help="Ask another server, such as a sandbox.")
 _WAITING: list[Decorator] = [
@@ -54,7 +54,7 @@ _WAITING: list[Decorator] = [
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the status as JSON on stdout.")
 job_argument = click.argument("job_id", metavar="JOB")
 optional_job = click.argument("job_id", metavar="[JOB]", required=False)
-out = click.option("--out", required=True, metavar="PATH", help="Write here: .parquet or .csv.")
+out = click.option("--out", required=True, metavar="PATH", help="Write here: .parquet or .csv, also s3://.")
 
 
 def together(decorators: Sequence[Decorator]) -> Decorator:
