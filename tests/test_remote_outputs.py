@@ -6,16 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import claude_pipeline as cp
 from claude_pipeline import folders
-
-COMMAND = Path(sys.executable).with_name("claude-pipeline")
+from claude_pipeline.cli import main
 
 
 def end(job):
@@ -121,19 +120,20 @@ def test_an_endpoint_that_is_not_there_is_named_by_its_variable(monkeypatch):
     assert "AWS_ENDPOINT_URL" in told
 
 
-def test_the_shell_sends_nothing_that_it_could_not_write(sandbox, bucket, s3_server, tmp_path):
+def test_the_shell_sends_nothing_that_it_could_not_write(sandbox, bucket, s3_server, tmp_path, monkeypatch):
     (tmp_path / "in.csv").write_text("text\na\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sandbox")
     options = "--prompt-column text --model claude-haiku-4-5 --max-tokens 9 --poll-interval 0.05"
-    command = [COMMAND, "run", "in.csv", *options.split(), "--base-url", sandbox.url, "--out", bucket.url("a.csv")]
-    options = {"cwd": tmp_path, "env": {**os.environ, "ANTHROPIC_API_KEY": "sandbox"}, "text": True}
+    command = ["run", "in.csv", *options.split(), "--base-url", sandbox.url, "--out", bucket.url("a.csv")]
     s3_server.refuse = lambda method, *_: (403, "AccessDenied") if method == "POST" else None
-    failed = subprocess.run(command, check=False, capture_output=True, **options)
-    assert failed.returncode == 1
+    failed = CliRunner().invoke(main, command)
+    assert failed.exit_code == 1
     assert "s3://reviews/a.csv may not be written" in failed.stderr
     assert not (tmp_path / ".claude_pipeline").exists()
     s3_server.open_door()
-    done = subprocess.run(command, check=False, capture_output=True, **options)
-    assert done.returncode == 0
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0
     assert "Wrote 1 row to s3://reviews/a.csv" in done.stderr
     assert [row["text"] for row in csv.DictReader(io.StringIO(bucket.get("a.csv").decode()))] == ["a"]
 
