@@ -126,13 +126,14 @@ class PostgresDatabase(Database):
             connection: psycopg.Connection[Any] = self._psycopg.connect(
                 self._url, autocommit=True, client_encoding="utf8", application_name="claude-pipeline", **network
             )
+            with _closed_on_failure(connection):
+                connection.execute(_SESSION)
         except self._psycopg.Error as error:
             raise StoreError(
                 f"Cannot reach the ledger {self.name}: {self._words(error)}. Mend its URL or the server and run the "
                 "same command again; what was recorded is safe."
             ) from None  # a traceback would show the URL
         self._pid = os.getpid()
-        connection.execute(_SESSION)
         return connection
 
     def _reconnect(self) -> None:
@@ -278,6 +279,15 @@ class PostgresDatabase(Database):
     def hold(self, store_id: str) -> None:
         """Insist on the ledger of a store, whatever server there is behind the URL later."""
         self._store_id = store_id
+
+
+@contextmanager
+def _closed_on_failure(connection: "psycopg.Connection[Any]") -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _secrets_of(url: str) -> list[str]:

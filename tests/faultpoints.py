@@ -12,6 +12,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from claude_pipeline.postgres import PostgresDatabase
+
+_COMMIT = PostgresDatabase._commit.__code__
 _EXECUTES = {"execute", "executemany"}
 _TRAFFIC = {"send", "sendall", "recv"}
 _RENAMES = {"rename", "replace", "link"}
@@ -37,9 +40,11 @@ class FaultPoints:
         self._count += 1
         self._on_point(self._count, name)
 
-    def _see(self, _frame: FrameType, event: str, called: Any) -> None:
-        """Look at each call of a function that is written in C, and at its return."""
-        if event in {"c_call", "c_return"} and called.__name__ in _NAMES:
+    def _see(self, frame: FrameType, event: str, called: Any) -> None:
+        """Look at each call of a function that is written in C, and at its return; of ours at commits on a server."""
+        if frame.f_code is _COMMIT and event in {"call", "return"}:
+            self._pass("before commit" if event == "call" else "after commit")
+        elif event in {"c_call", "c_return"} and called.__name__ in _NAMES:
             self._see_call(called.__self__, called.__name__, "before" if event == "c_call" else "after")
 
     def _see_call(self, owner: Any, name: str, when: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from faultpoints import FaultPoints, OnPoint, strike
 
 import claude_pipeline as cp
-from claude_pipeline import batches, leases, ledger, pricing, sending, transport
+from claude_pipeline import batches, leases, ledger, postgres, pricing, sending, transport
 
 GRACE_SECONDS = 2.0
 LOOK_SECONDS = 0.005
@@ -144,6 +144,7 @@ def _load_what_loads_late() -> None:
     _ = cp.submit
     pricing.PriceList(datetime.now(UTC)).tiers(ASKED["model"])
     "localhost".encode("idna")
+    postgres._driver()
 
 
 def _main() -> None:

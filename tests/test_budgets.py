@@ -58,6 +58,7 @@ def test_a_job_whose_budget_is_used_up_is_blocked_and_goes_on_with_a_larger_one(
     assert job.wait(poll_interval=0).status().unanswered == 0
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_budget_of_the_store_holds_for_all_its_jobs(ask, sandbox, tmp_path):
     teach(ask)
     cp.set_budget(10.5 * WORST_USD, store=tmp_path / "store")
@@ -115,6 +116,7 @@ def test_one_request_goes_ahead_to_fill_the_cache(ask, sandbox):
     assert job.to_pandas().cache_read_input_tokens.gt(0).sum() == len(TABLE) - 1
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_batch_that_another_process_sent_during_the_reckoning_is_not_sent_again(ask, sandbox):
     teach(ask)
     sandbox.fail_next("create", 429)

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +45,7 @@ def start(workers, url, folder: Path, rows, **settings):
     source, out = place / "in.parquet", place / "out.parquet"
     pq.write_table(rows, source)
     work = {"url": url, "store": str(folder / "store"), "source": str(source), "out": str(out)}
+    work["ledger"] = os.environ.get("CLAUDE_PIPELINE_LEDGER", "sqlite")
     return workers.start(**work, **settings), out
 
 
@@ -66,6 +68,7 @@ def assert_each_accepted_once(server, *, distinct):
     assert usage["distinct_requests"] == usage["requests_accepted"] == distinct
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_overlapping_tables_ask_each_request_once(workers, server, tmp_path):
     tables = [table(*range(first, first + 100)) for first in range(0, 50 * PROCESSES, 50)]
     settings = {"max_batch_requests": 25, "max_queued_requests": 100}
@@ -73,6 +76,7 @@ def test_overlapping_tables_ask_each_request_once(workers, server, tmp_path):
     assert_each_accepted_once(server, distinct=50 * (PROCESSES + 1))
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_the_same_submit_by_several_processes_is_one_job(workers, server, tmp_path):
     same = table(*range(90), *range(30))
     assert_all_answered(run_all(workers, server, tmp_path, [same] * PROCESSES, max_batch_requests=11))
@@ -91,13 +95,19 @@ def test_the_same_submit_by_several_processes_asks_again_once(workers, server, t
     assert sum(cost > 0 for cost in answered[0]["cost_usd"].to_pylist()) == 59
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_reversed_tables_end_in_two_whole_jobs(workers, server, tmp_path):
     tables = [table(*range(80)), table(*reversed(range(80)))]
     assert_all_answered(run_all(workers, server, tmp_path, tables, max_batch_requests=9))
     assert_each_accepted_once(server, distinct=80)
 
 
-@pytest.mark.parametrize("sent", [2, 5, 11, 23])
+@pytest.mark.usefixtures("each_ledger")
+@pytest.mark.parametrize(
+    ("sent", "each_ledger"),
+    [(2, "sqlite"), (5, "sqlite"), (11, "sqlite"), (23, "sqlite"), (5, "postgres")],
+    indirect=["each_ledger"],
+)
 def test_one_of_eight_frozen_past_its_lease_sends_nothing_twice_when_it_wakes(workers, server, tmp_path, sent):
     settings = {"max_batch_requests": 6, "chunk": 300, "lease": LEASE}
     frozen = {"strike_at": sent, "strike_among": "after send", "strike_with": signal.SIGSTOP}
@@ -111,7 +121,12 @@ def test_one_of_eight_frozen_past_its_lease_sends_nothing_twice_when_it_wakes(wo
     assert_each_accepted_once(server, distinct=80)
 
 
-@pytest.mark.parametrize("commits", [9, 12, 15, 18])
+@pytest.mark.usefixtures("each_ledger")
+@pytest.mark.parametrize(
+    ("commits", "each_ledger"),
+    [(9, "sqlite"), (12, "sqlite"), (15, "sqlite"), (18, "sqlite"), (12, "postgres")],
+    indirect=["each_ledger"],
+)
 def test_a_planner_that_dies_holds_nothing(workers, server, tmp_path, commits):
     settings = {"max_batch_requests": 3, "max_queued_requests": 12}
     killed = {"strike_at": commits, "strike_among": "before commit"}
@@ -122,7 +137,12 @@ def test_a_planner_that_dies_holds_nothing(workers, server, tmp_path, commits):
     assert_each_accepted_once(server, distinct=40)
 
 
-@pytest.mark.parametrize("commits", range(7, 13))
+@pytest.mark.usefixtures("each_ledger")
+@pytest.mark.parametrize(
+    ("commits", "each_ledger"),
+    [*((commit, "sqlite") for commit in range(7, 13)), (6, "postgres"), (8, "postgres")],
+    indirect=["each_ledger"],
+)
 def test_a_planner_overtaken_at_any_commit_waits_for_what_another_asks(workers, server, tmp_path, commits):
     frozen = {"strike_at": commits, "strike_among": "after commit", "strike_with": signal.SIGSTOP}
     first = start(workers, server.url, tmp_path, table(*range(5)), lease=LEASE, **frozen)
@@ -133,6 +153,7 @@ def test_a_planner_overtaken_at_any_commit_waits_for_what_another_asks(workers, 
     assert_each_accepted_once(server, distinct=5)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_one_of_eight_collects_a_batch(workers, server, tmp_path):
     same = table(*range(40))
     settings = {"max_batch_requests": 10}
@@ -158,14 +179,16 @@ def test_one_cost_stands_on_the_row_that_paid(workers, server, tmp_path):
     assert sum(cost > 0 for rows in one_of_each for cost in rows["cost_usd"].to_pylist()) == 60
 
 
-def test_a_new_store_may_be_opened_by_many_at_once(tmp_path):
+@pytest.mark.usefixtures("each_ledger")
+def test_a_new_store_may_be_opened_by_many_at_once(tmp_path, each_ledger, request):
     for attempt in range(5):
+        url = "sqlite" if each_ledger == "sqlite" else request.getfixturevalue("postgres").new_database()
         with ThreadPoolExecutor(8) as pool:
-            folder = tmp_path / str(attempt)
-            numbers = {opened.ledger.account("same") for opened in pool.map(lambda _, f=folder: Store(f), range(8))}
-        assert numbers == {1}
+            opened = list(pool.map(partial(Store, tmp_path / str(attempt)), [url] * 8))
+        assert {store.ledger.account("same") for store in opened} == {1}
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_threads_may_advance_one_job_at_once(server, tmp_path):
     settings = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 16, "max_batch_requests": 5}
     job = cp.submit(table(*range(40)), store=tmp_path, base_url=server.url, max_queued_requests=10, **settings)
@@ -175,6 +198,7 @@ def test_threads_may_advance_one_job_at_once(server, tmp_path):
     assert_each_accepted_once(server, distinct=40)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_canceling_and_advancing_at_once_breaks_nothing(server, tmp_path):
     settings = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 16, "max_batch_requests": 2}
     job = cp.submit(table(*range(60)), store=tmp_path, base_url=server.url, max_queued_requests=4, **settings)
@@ -186,6 +210,7 @@ def test_canceling_and_advancing_at_once_breaks_nothing(server, tmp_path):
     assert server.usage()["answers_billed_twice"] == 0
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_job_that_starts_to_wait_keeps_a_shard_that_another_cancels(server, tmp_path):
     settings = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 16}
     server.fail_next("create", 429, retry_after=3600)

@@ -3,23 +3,22 @@
 import os
 import random
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from forking import Workers
 from slow_server import BATCH, SlowServer
+from turns import is_free, shard_states
 
 import claude_pipeline as cp
 from claude_pipeline.batches import CHUNK_BYTES
 
 ROWS = 40
-LIVES = [random.Random(seed) for seed in range(6)]
+LIVES = range(6)
 KILLS = 4
 
 
@@ -40,13 +39,18 @@ def kill(pid: int) -> None:
         pytest.fail("A worker was reaped before it was joined.")
 
 
-@pytest.mark.parametrize("life", LIVES, ids=range(len(LIVES)))
-def test_a_run_killed_at_any_moment_is_finished_by_the_next(workers, tmp_path, life):
-    source, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+@pytest.mark.parametrize(
+    ("life", "each_ledger"),
+    [*((life, "sqlite") for life in LIVES), *((life, "postgres") for life in LIVES[:2])],
+    ids=[*range(len(LIVES)), "postgres 0", "postgres 1"],
+    indirect=["each_ledger"],
+)
+def test_a_run_killed_at_any_moment_is_finished_by_the_next(workers, tmp_path, life, each_ledger):
+    source, out, life = tmp_path / "in.parquet", tmp_path / "out.parquet", random.Random(life)
     pq.write_table(pa.table({"text": [f"Prompt {life.randrange(ROWS)}" for _ in range(ROWS)]}), source)
     with cp.Sandbox(answer=echo, error_rates={"api_error": 0.05}, expire_rate=0.05, batch_seconds=0.05) as server:
         work = {"url": server.url, "store": str(tmp_path / "store"), "source": str(source), "out": str(out)}
-        work |= {"max_batch_requests": 7, "max_queued_requests": 21, "max_attempts": 9}
+        work |= {"max_batch_requests": 7, "max_queued_requests": 21, "max_attempts": 9, "ledger": each_ledger}
         for _ in range(KILLS):
             pid = workers.start(**work)
             time.sleep(life.uniform(0, 0.5))
@@ -64,20 +68,12 @@ def long_prompts():
     return pa.table({"text": [f"{row} " + "x" * 1_000_000 for row in range(20)]})
 
 
-def shard_states(store):
-    connection = sqlite3.connect(store / "ledger.sqlite")
-    try:
-        return [state for (state,) in connection.execute("SELECT state FROM shards")]
-    finally:
-        connection.close()
-
-
-def test_the_intent_is_on_record_before_the_last_chunk_leaves(tmp_path):
+def test_the_intent_is_on_record_before_the_last_chunk_leaves(tmp_path, each_ledger):
     states = []
 
     def look(received, size):
         if received > size - (size % CHUNK_BYTES or CHUNK_BYTES):
-            states.extend(shard_states(tmp_path))
+            states.extend(state for state, _ in shard_states(tmp_path, each_ledger))
 
     with SlowServer(look) as server:
         threading.Thread(target=lambda: server.uploading.wait() and server.gate.set()).start()
@@ -90,15 +86,15 @@ def test_the_intent_is_on_record_before_the_last_chunk_leaves(tmp_path):
 
 
 @pytest.fixture
-def uploading(workers, tmp_path):
+def uploading(workers, tmp_path, each_ledger):
     """Start a worker that hangs in the middle of an upload."""
     source = tmp_path / "in.parquet"
     pq.write_table(long_prompts(), source)
     with SlowServer() as server:
         work = {"url": server.url, "store": str(tmp_path / "store"), "source": str(source), "lease": 1.0}
-        pid = workers.start(**work, does="leave")
+        pid = workers.start(**work, does="leave", ledger=each_ledger)
         assert server.uploading.wait(60)
-        assert shard_states(tmp_path / "store") == ["uploading"]
+        assert shard_states(tmp_path / "store", each_ledger) == [("uploading", None)]
         yield server, pid
 
 
@@ -129,24 +125,20 @@ def test_a_killed_owner_is_replaced_at_once_though_nobody_has_asked_how_it_ended
     workers.join(pid)
 
 
-def freeze(pid, store, *, lease):
+def freeze(pid, store, ledger, *, lease):
     """Stop a process until its lease is over, at a moment when it holds no lock on the ledger."""
-    connection = sqlite3.connect(store / "ledger.sqlite", timeout=0.1, isolation_level=None)
-    with closing(connection):
-        while True:
-            os.kill(pid, signal.SIGSTOP)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-                break
-            except sqlite3.OperationalError:
-                os.kill(pid, signal.SIGCONT)
+    os.kill(pid, signal.SIGSTOP)
+    while not is_free(store, ledger, patience=0.1):
+        os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGSTOP)
     time.sleep(lease + 0.1)
 
 
-def test_a_process_frozen_in_an_upload_past_its_lease_sends_nothing_when_it_wakes(workers, uploading, tmp_path):
+def test_a_process_frozen_in_an_upload_past_its_lease_sends_nothing_when_it_wakes(
+    workers, uploading, tmp_path, each_ledger
+):
     slow, pid = uploading
-    freeze(pid, tmp_path / "store", lease=1.0)
+    freeze(pid, tmp_path / "store", each_ledger, lease=1.0)
     with cp.Sandbox() as server:
         finish(tmp_path / "store", server)
         os.kill(pid, signal.SIGCONT)
@@ -157,16 +149,16 @@ def test_a_process_frozen_in_an_upload_past_its_lease_sends_nothing_when_it_wake
         assert server.usage()["batches"] == 1
 
 
-def test_a_process_frozen_in_planning_past_its_lease_plans_no_more_when_it_wakes(workers, tmp_path):
+def test_a_process_frozen_in_planning_past_its_lease_plans_no_more_when_it_wakes(workers, tmp_path, each_ledger):
     source, out, store = tmp_path / "in.parquet", tmp_path / "out.parquet", tmp_path / "store"
     table = pa.table({"text": [f"Prompt {row % 700}" for row in range(900)]})
     pq.write_table(table, source)
     with cp.Sandbox(answer=echo) as server:
         work = {"url": server.url, "store": str(store), "source": str(source), "max_batch_requests": 7}
-        pid = workers.start(**work, lease=0.5, out=str(out))
+        pid = workers.start(**work, lease=0.5, out=str(out), ledger=each_ledger)
         while sum(status.counts.waiting for status in cp.list_jobs(store=store)) < 21:
             time.sleep(0.01)
-        freeze(pid, store, lease=0.5)
+        freeze(pid, store, each_ledger, lease=0.5)
         (status,) = cp.list_jobs(store=store)
         job = cp.open_job(status.job_id, store=store, base_url=server.url).wait(poll_interval=0)
         ended = job.status()

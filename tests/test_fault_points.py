@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from forking import Workers
+from turns import is_free, shard_states
 
 import claude_pipeline as cp
 
@@ -51,14 +51,15 @@ def fail_once(_custom_id, params, attempt):
 class Place:
     """A sandbox, a store and an input of their own, and the command that is run there again and again."""
 
-    def __init__(self, folder: Path, workers: Workers, server: cp.Sandbox, task: Task) -> None:
+    def __init__(self, folder: Path, workers: Workers, server: cp.Sandbox, task: Task, ledger: str) -> None:
         folder.mkdir()
-        self.task = task
+        self.task, self._ledger = task, ledger
         self.store, self.out, self.server, self._workers = folder / "store", folder / "out.parquet", server, workers
         source = folder / "in.parquet"
         pq.write_table(pa.table({"text": task.prompts}), source)
         self._command: dict[str, Any] = {"url": server.url, "store": str(self.store), "source": str(source)}
         self._command |= {"out": str(self.out), "max_batch_requests": 2, "chunk": 150, "grace": 1.0}
+        self._command["ledger"] = ledger
         self._command |= task.options
 
     def start(self, **work: Any) -> int:
@@ -82,24 +83,14 @@ class Place:
 
     def is_free(self) -> bool:
         """Tell whether the ledger may be written: who is frozen in a transaction cannot be overtaken."""
-        try:
-            with self._ledger() as ledger:
-                ledger.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return False
-        return True
+        self.store.mkdir(exist_ok=True)
+        return is_free(self.store, self._ledger)
 
     def is_about_to_send(self) -> bool:
         """Tell whether the last chunk of a body is still to leave, for which the intent stands on record."""
-        counts = "SELECT count(batch_id), sum(state = 'submitting') FROM shards"
-        with self._ledger() as ledger:
-            planned = ledger.execute("SELECT 1 FROM sqlite_master WHERE name = 'shards'").fetchall()
-            known, submitting = ledger.execute(counts).fetchone() if planned else (0, 0)
-        return bool(submitting) and self.server.usage()["batches"] == known
-
-    def _ledger(self) -> closing[sqlite3.Connection]:
-        self.store.mkdir(exist_ok=True)
-        return closing(sqlite3.connect(self.store / "ledger.sqlite", timeout=0, isolation_level=None))
+        found = shard_states(self.store, self._ledger)
+        known = sum(batch_id is not None for _, batch_id in found)
+        return "submitting" in dict(found) and self.server.usage()["batches"] == known
 
     def assert_all_answered_once(self, *, retries: int | None = None) -> None:
         table, usage = pq.read_table(self.out), self.server.usage()
@@ -111,13 +102,22 @@ class Place:
 class Scenario:
     """A run whose fault points are known: it can be brought to each of them, several at once."""
 
-    def __init__(self, folder: Path, workers: Workers, *, task: Task = PLAIN, batch_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: Workers,
+        *,
+        task: Task = PLAIN,
+        batch_seconds: float = 0.0,
+        new_ledger: Callable[[], str] = lambda: "sqlite",
+    ) -> None:
         self._folder, self._workers, self._task, self._batch_seconds = folder, workers, task, batch_seconds
+        self._new_ledger = new_ledger
 
     @contextmanager
     def place(self, name: object) -> Iterator[Place]:
         with cp.Sandbox(answer=echo, rows=fail_once, batch_seconds=self._batch_seconds) as server:
-            yield Place(self._folder / str(name), self._workers, server, self._task)
+            yield Place(self._folder / str(name), self._workers, server, self._task, self._new_ledger())
 
     def points(self, **work: Any) -> list[str]:
         path = self._folder / "points.json"
@@ -134,7 +134,7 @@ class Scenario:
             with self.place(number) as place:
                 try:
                     check(place, number)
-                except (AssertionError, sqlite3.Error) as error:
+                except AssertionError as error:
                     return f"{number} ({points[number - 1]}): {type(error).__name__} {error}"
             return ""
 
@@ -232,3 +232,36 @@ def test_a_run_frozen_past_its_lease_sends_nothing_twice_when_it_wakes(tmp_path,
     scenario.at_each(points, freeze_and_finish, numbers=range(3, len(points) + 1, 5))
     assert len(overtaken) > len(points) / 8
     assert len(excepted) <= 2 * PLAIN.batches  # just after the intent, and just before the last chunk
+
+
+# The same on a server
+
+
+def test_on_a_server_a_run_is_finished_wherever_it_is_killed(tmp_path, workers, postgres):
+    def kill_and_finish(place: Place, number: int) -> None:
+        assert place.run(strike_at=number) == -signal.SIGKILL
+        assert place.run() == 0
+        place.assert_all_answered_once()
+
+    scenario = Scenario(tmp_path, workers, new_ledger=postgres.new_database)
+    points = scenario.points()
+    assert points.count("before commit") == points.count("after commit") > 30
+    scenario.at_each(points, kill_and_finish, numbers=range(5, len(points) + 1, 13))
+
+
+def test_on_a_server_a_run_frozen_past_its_lease_sends_nothing_twice_when_it_wakes(tmp_path, workers, postgres):
+    excepted = []
+
+    def freeze_and_finish(place: Place, number: int) -> None:
+        with place.frozen_at(number):
+            if not place.is_free():
+                return
+            excepted.extend([number] * place.is_about_to_send())
+            assert place.run(lease=LEASE) == 0
+        if number not in excepted:
+            place.assert_all_answered_once()
+
+    scenario = Scenario(tmp_path, workers, new_ledger=postgres.new_database)
+    points = scenario.points()
+    scenario.at_each(points, freeze_and_finish, numbers=range(9, len(points) + 1, 23))
+    assert len(excepted) <= PLAIN.batches

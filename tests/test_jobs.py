@@ -80,6 +80,7 @@ def failing_ask(store):
 # Rows and columns
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_every_row_comes_back_in_order_with_the_columns_of_the_design(ask):
     joined = end(ask(pa.table({"id": [3, 1, 2], "text": ["c", None, "b"]}))).to_arrow()
     assert joined.column_names == ["id", "text", *COLUMNS]
@@ -142,7 +143,7 @@ def test_the_index_and_the_types_of_a_dataframe_come_back(ask):
 def test_a_range_as_index_comes_back_cut_to_the_limit(ask):
     frame = pd.DataFrame({"text": list("abcd")}, index=pd.RangeIndex(10, 18, 2))
     pd.testing.assert_frame_equal(end(ask(frame)).to_pandas()[["text"]], frame)
-    assert end(ask(frame, limit=2)).to_pandas()["text"].tolist() == ["a", "b"]
+    pd.testing.assert_frame_equal(end(ask(frame, limit=2)).to_pandas()[["text"]], frame.head(2))
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -224,6 +225,7 @@ def test_a_table_of_blanks_ends_without_a_batch(ask, sandbox):
     assert list(sandbox.requests()) == []
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_duplicates_are_asked_once_and_paid_once(ask, sandbox):
     job = end(ask(["a", "b", "a", "a"], max_batch_requests=1))
     assert prompts_received(sandbox) == ["a", "b"]
@@ -240,6 +242,7 @@ def test_the_same_submit_is_the_same_job_while_it_runs(slow):
     assert sandbox.usage()["batches"] == 1
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_the_same_submit_is_the_same_job_when_it_has_ended(ask, sandbox):
     first = end(ask(["a", "b"]))
     second = ask(["a", "b"])
@@ -277,6 +280,7 @@ def test_a_salt_asks_afresh(ask, sandbox):
     assert prompts_received(sandbox) == ["a"] * 3
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_second_job_waits_for_the_batch_of_the_first_and_pays_nothing(slow):
     sandbox, ask = slow
     first, second = ask(["a", "b", "c"]), ask(["c", "a"])
@@ -291,6 +295,7 @@ def test_a_second_job_waits_for_the_batch_of_the_first_and_pays_nothing(slow):
     assert second.status().cost_usd == 0
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_what_failed_for_one_job_is_asked_afresh_by_the_next(store):
     with cp.Sandbox(rows=failing("invalid_request_error")) as sandbox:
         first = end(submit_to(sandbox, ["a"], store=store))
@@ -323,6 +328,7 @@ def test_a_request_larger_than_a_batch_is_marked_and_the_others_go(ask, sandbox)
     assert (job.status().invalid, job.status().unanswered) == (1, 1)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_batches_go_out_in_waves_under_max_queued_requests(store):
     with cp.Sandbox(batch_seconds=60, max_queued_requests=5) as sandbox:
         texts = [f"row {number}" for number in range(12)]
@@ -405,6 +411,7 @@ def test_an_account_that_must_be_mended_blocks_the_job_and_costs_no_attempt(stor
     assert (row["result_type"], row["attempts"]) == ("succeeded", 1)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_resume_asks_again_what_has_no_answer_with_fresh_attempts(store):
     with cp.Sandbox(rows=failing("api_error", "api_error")) as sandbox:
         job = end(submit_to(sandbox, ["a"], store=store, max_attempts=2))
@@ -457,6 +464,7 @@ def test_cancel_ends_a_running_batch_and_resume_asks_again(slow):
     assert job.status().counts == cp.RequestCounts(succeeded=2)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_cancel_drops_what_was_not_sent_yet(slow):
     sandbox, ask = slow
     job = ask(["a", "b"], max_batch_requests=1, max_queued_requests=1)
@@ -472,6 +480,7 @@ def test_cancel_drops_what_was_not_sent_yet(slow):
     assert job.to_arrow()["response"].to_pylist() == ["a", "b"]
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_cancel_leaves_what_another_job_waits_for(slow):
     sandbox, ask = slow
     first, second = ask(["a", "b"], max_batch_requests=1, max_queued_requests=1), ask(["b", "a"])
@@ -489,6 +498,7 @@ def test_cancel_of_a_job_that_has_ended_changes_nothing(ask):
     assert job.cancel() == before
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_job_that_comes_to_wait_for_a_batch_that_is_being_canceled_gets_its_answers(slow):
     sandbox, ask = slow
     ask(["a", "b"]).cancel()
@@ -553,6 +563,7 @@ def test_a_folder_without_a_store_has_no_jobs_and_gets_none(tmp_path):
     assert not nowhere.exists()
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_advance_moves_every_open_job_of_a_store(slow, store):
     sandbox, ask = slow
     jobs = [ask(["a"]), ask(["b"])]
@@ -616,6 +627,7 @@ def test_a_create_that_is_refused_for_good_blocks_the_job_with_the_words_of_the_
     assert end(job).status().unanswered == 0
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_body_that_is_too_large_is_halved(ask, sandbox):
     sandbox.fail_next("create", 413)
     assert end(ask(["a", "b", "c"])).to_arrow()["response"].to_pylist() == ["a", "b", "c"]
@@ -636,6 +648,7 @@ def theirs():
         yield sandbox
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_another_account_neither_reuses_nor_touches_what_is_not_its_own(slow, store, theirs):
     sandbox, ask = slow
     job = ask(["a"])

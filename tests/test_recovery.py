@@ -52,6 +52,7 @@ def test_an_api_that_cannot_be_reached_changes_nothing(slow_server, folder):
     assert_all_answered(job.wait(poll_interval=0))
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_batch_that_someone_else_canceled_blocks_the_job_and_says_so(slow_server, folder):
     job = ask(slow_server.url, folder)
     (batch,) = job.status().batches
@@ -111,6 +112,7 @@ def assert_gone_until_resumed(job, batch_id):
     assert_all_answered(job.wait(poll_interval=0))
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_batch_that_is_gone_blocks_the_job_and_only_the_user_pays_again(server, folder, monkeypatch):
     job = ask(server.url, folder)
     batch_id = job.status().batches[0].batch_id
@@ -249,6 +251,7 @@ def without(batch_id, seen, true):
     return Answer(200, json.dumps(page).encode(), true.headers)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_cancel_that_comes_during_an_upload_keeps_it_from_becoming_a_batch(server, folder):
     with Meddler(server.url) as meddler:
         server.fail_next("create", 429, retry_after=0)
@@ -267,6 +270,7 @@ def test_a_cancel_that_comes_during_an_upload_keeps_it_from_becoming_a_batch(ser
     assert_all_answered(job.wait(poll_interval=0))
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_who_waits_does_not_look_at_what_another_has_just_looked_at(slow_server, folder):
     with Meddler(slow_server.url) as meddler:
         job = ask(meddler.url, folder)

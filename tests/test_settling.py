@@ -31,6 +31,7 @@ server, slow_server, folder, no_grace = (
 )
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_batch_whose_create_was_answered_into_the_void_is_adopted(server, folder):
     server.fail_next("create", "drop_after")
     job = ask(server.url, folder)
@@ -63,6 +64,7 @@ def test_a_create_that_never_arrived_is_not_repeated_within_the_grace(server, fo
     assert server.usage()["batches"] == 0
 
 
+@pytest.mark.usefixtures("each_ledger")
 @pytest.mark.usefixtures("no_grace")
 def test_a_create_that_never_arrived_is_sent_again_after_the_grace(server, folder):
     server.fail_next("create", "drop_before")
@@ -93,6 +95,7 @@ def test_a_stranger_of_the_same_size_is_not_adopted(server, folder):
     assert_nothing_paid_twice(server)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_of_several_lost_batches_each_shard_adopts_its_own(server, folder):
     server.fail_next("create", "drop_after", times=3)
     job = ask(server.url, folder, rows=9, max_batch_requests=3)
@@ -130,6 +133,7 @@ def test_a_canceled_job_settles_its_lost_batch_and_cancels_it(slow_server, folde
     assert_nothing_paid_twice(slow_server)
 
 
+@pytest.mark.usefixtures("each_ledger")
 @pytest.mark.usefixtures("no_grace")
 def test_who_settles_from_an_old_look_leaves_a_new_upload_alone(server, folder):
     server.fail_next("create", "drop_before")

@@ -37,6 +37,7 @@ def test_a_batch_pays_for_no_answer_that_was_streamed(sandbox, store):
     assert job.to_arrow()["cost_usd"].to_pylist()[:4] == [0.0] * 4
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_stream_pays_for_no_answer_of_a_batch(sandbox, store):
     submit_to(sandbox, PROMPTS[:4], store=store).wait(poll_interval=0)
     rows = list(stream_from(sandbox, PROMPTS, store=store, in_order=True))
@@ -120,6 +121,7 @@ def wait_for(process, line):
     pytest.fail(process.stderr.read())
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_killed_run_loses_no_answer_and_leaves_no_claim_behind(store, streaming):
     with cp.Sandbox(answer=echo, tokens_per_second=100) as server:
         prompts = ["one", "two", "long " * 400, "four"]
@@ -176,6 +178,7 @@ def test_a_torn_last_line_of_a_journal_is_no_answer(store, streaming):
         assert (status.state, status.counts.succeeded, status.counts.canceled) == ("ended", 1, 1)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_two_runs_at_once_ask_each_request_once(store, streaming, tmp_path):
     with cp.Sandbox(answer=echo, tokens_per_second=100) as server:
         prompts = ["long " * 200, "other " * 200]
@@ -239,6 +242,7 @@ def test_a_budget_lets_one_row_after_the_other_when_each_turns_out_cheap(sandbox
     assert [row.error_type for row in rows] == [None] * len(PROMPTS)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_the_budget_of_the_store_holds_for_streams(sandbox, store):
     cp.set_budget(1e-9, store=store)
     with pytest.raises(cp.InputError, match="the budget of the store"):
