@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from claude_pipeline.batches import BatchesApi
+from claude_pipeline.budgets import store_budgets
 from claude_pipeline.collecting import collect, record_gone
 from claude_pipeline.errors import ApiError, PipelineError
 from claude_pipeline.files import reading
@@ -128,7 +129,8 @@ class Advance:
     def _ended(self) -> list[Shard]:
         """List what can be collected; with a budget of the store the batches of other jobs hold some of it as well."""
         ledger = self.store.ledger
-        return self._shards(ENDED) if ledger.max_cost_usd is None else ledger.shards(self.account, ENDED)
+        is_limited = store_budgets(self.store, self.account)
+        return ledger.shards(self.account, ENDED) if is_limited else self._shards(ENDED)
 
     def _each(self, shards: list[Shard], step: Callable[[Shard], None]) -> None:
         for shard in shards:

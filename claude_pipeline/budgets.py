@@ -6,7 +6,7 @@ They hold because the most that a batch can cost is reserved before it is sent, 
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from claude_pipeline.bodies import shard_requests
+from claude_pipeline.books import Per
 from claude_pipeline.display import usd
 from claude_pipeline.measuring import Scales, weigh
 from claude_pipeline.planning import Settings
@@ -23,6 +24,7 @@ from claude_pipeline.store import Store
 
 _IN_FLIGHT = (*QUEUED, *ENDED, *STREAMING)
 _ROUNDING = 1e-9  # sums of dollars are not exact
+_OVER_A_MONTH = timedelta(days=31)
 
 
 class OverBudgetError(Exception):
@@ -30,12 +32,16 @@ class OverBudgetError(Exception):
 
 
 class Budget(NamedTuple):
-    """Dollars that may be spent, that are spent, and that are reserved for what is in flight."""
+    """Dollars that may be spent, that are spent, and that are reserved for what is in flight.
+
+    `until` is when it begins anew, in seconds since the epoch; None for one that never does.
+    """
 
     whose: str
     limit: float
     spent: float
     reserved: float
+    until: float | None = None
 
     @property
     def left(self) -> float:
@@ -47,16 +53,43 @@ class Budget(NamedTuple):
         return f"of the {usd(self.limit)} that {self.whose} may cost {usd(self.spent) or '$0.00'} are spent{reserved}"
 
 
-def store_budget(store: Store, account: int) -> Budget | None:
-    """Return what a store may cost an account, if that is limited."""
-    limit = store.ledger.max_cost_usd
-    return None if limit is None else _sum_up("the store", limit, store.ledger.shards(account))
+def store_budgets(store: Store, account: int) -> list[Budget]:
+    """Return what a store may cost an account, ever and this month (UTC), as far as that is limited."""
+    limits: dict[Per | None, float | None] = {per: store.ledger.max_cost_usd(per) for per in (None, "month")}
+    return [budget_of_store(store, account, per, limit) for per, limit in limits.items() if limit is not None]
+
+
+def budget_of_store(store: Store, account: int, per: Per | None, limit: float) -> Budget:
+    """Return what a store may cost an account, ever or this month (UTC), at a limit in dollars."""
+    shards = store.ledger.shards(account)
+    if per is None:
+        return _sum_up("the store", limit, shards)
+    month = Month.of(store.ledger.now())
+    lately = [shard for shard in shards if (shard.collected_at or inf) >= month.begin]
+    return _sum_up(f"the store in {month}", limit, lately)._replace(until=month.end)
+
+
+class Month(NamedTuple):
+    """A calendar month of UTC: when it begins and when the next one does, in seconds since the epoch."""
+
+    begin: float
+    end: float
+
+    @classmethod
+    def of(cls, moment: float) -> "Month":
+        """Return the month that a moment lies in."""
+        begin = datetime.fromtimestamp(moment, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        end = (begin + _OVER_A_MONTH).replace(day=1)
+        return cls(begin.timestamp(), end.timestamp())
+
+    def __str__(self) -> str:
+        return f"{datetime.fromtimestamp(self.begin, UTC):%Y-%m}"
 
 
 def _budgets_of(store: Store, shard: Shard) -> list[Budget]:
     limit = Settings.of(store.ledger.planner_of(shard)).limits.max_cost_usd
-    of_job = None if limit is None else _sum_up("the job", limit, store.ledger.own_shards(shard.job_id))
-    return [budget for budget in (of_job, store_budget(store, shard.account)) if budget]
+    of_job = [] if limit is None else [_sum_up("the job", limit, store.ledger.own_shards(shard.job_id))]
+    return [*of_job, *store_budgets(store, shard.account)]
 
 
 def _sum_up(whose: str, limit: float, shards: Sequence[Shard]) -> Budget:
@@ -115,10 +148,8 @@ def _reserve(
     """Note what a planned shard reserves, cut to what fits; None if another process was faster: it may be sent."""
     ledger = store.ledger
     if not (fitting or tightest.reserved):
-        raise OverBudgetError(
-            f"The next request may cost {usd(float(costs[0]))}, but {tightest}. Submit again with a larger "
-            "max_cost_usd=, or give the store a larger budget, then `resume`."
-        )
+        _refuse(store, shard, float(costs[0]), tightest)
+        return None
     with ledger.transaction():
         current = ledger.shard(shard.shard)
         if current.state != "planned" or current.requests != len(costs):
@@ -128,6 +159,21 @@ def _reserve(
             _tell(store, rest, tightest._replace(reserved=tightest.reserved + float(held)))
         ledger.move(shard.shard, PLANNED, reserved_usd=float(held))
         return ledger.shard(shard.shard)  # as it is now: once it may be sent, others may send it
+
+
+def _refuse(store: Store, shard: Shard, cost: float, tightest: Budget) -> None:
+    """Let a shard wait for the next month, if that is what helps."""
+    if tightest.until is None or cost > tightest.limit:
+        raise OverBudgetError(
+            f"The next request may cost {usd(cost)}, but {tightest}. Submit again with a larger "
+            "max_cost_usd=, or give the store a larger budget, then `resume`."
+        )
+    following = Month.of(tightest.until)
+    reason = (
+        f"The next request may cost {usd(cost)}, but {tightest}. It waits for {following} (UTC). Give the store a "
+        "larger budget for the month to go on now."
+    )
+    store.ledger.move(shard.shard, PLANNED, not_before=tightest.until, reason=reason)
 
 
 class Purse:

@@ -8,7 +8,7 @@ from math import inf
 
 import msgspec
 
-from claude_pipeline.budgets import store_budget
+from claude_pipeline.budgets import store_budgets
 from claude_pipeline.display import usd
 from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
@@ -49,21 +49,25 @@ def start(
     PriceList(datetime.now(UTC), store=store.path)
     digest = _digest(taken, settings.form)
     job_id = _job_id(store.ledger.account_name(session.account), name, digest, settings)
-    is_new = store.ledger.job(job_id) is None
+    known = store.ledger.job(job_id)
+    is_new = known is None or known.pruned_at is not None
     if preflight and is_new:
         check_first(session.api, settings.form, taken.path, label=taken.label, id_column=settings.id_column)
     if is_new:
         _check_cost(store, session, settings, estimated)
-    store.keep_input(taken.path, job_id)
-    store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
+    if known is None:
+        store.keep_input(taken.path, job_id)
+    with store.ledger.transaction():
+        if known is not None:  # it may just be pruned, which removes the input in a transaction of its own
+            store.keep_input(taken.path, job_id)
+        store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
     return job_id
 
 
 def _check_cost(store: Store, session: Session, settings: Settings, estimated: Callable[[], Estimate]) -> None:
     """Refuse what is expected to cost more than there is."""
-    of_store = store_budget(store, session.account)
-    most_of_job = settings.limits.max_cost_usd or inf
-    left = {"max_cost_usd": most_of_job, "the budget of the store": of_store.left if of_store else inf}
+    left = {"max_cost_usd": settings.limits.max_cost_usd or inf}
+    left |= {f"the budget of {budget.whose}": budget.left for budget in store_budgets(store, session.account)}
     name, most = min(left.items(), key=lambda item: item[1])
     if most == inf:
         return

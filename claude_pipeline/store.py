@@ -136,6 +136,55 @@ class Store:
         except OSError as error:
             raise cannot_write(folder, error) from error
 
+    # What is pruned
+
+    def job_ids(self) -> set[str]:
+        """Name the jobs that have files."""
+        if isinstance(self.path, RemotePath):
+            return {str(path).split("/")[-2] for path in (self.path / "jobs").below()}
+        return {path.name for path in (self.path / "jobs").iterdir() if path.is_dir()}
+
+    def results_ids(self) -> set[str]:
+        """Name the batches and streams that have results."""
+        if isinstance(self.path, RemotePath):
+            found = (self.path / "results").below()
+            return {path.name.removesuffix(".parquet") for path in found if path.suffix == ".parquet"}
+        return {path.stem for path in (self.path / "results").glob("[!.]*.parquet")}
+
+    def job_bytes(self, job_id: str) -> int:
+        """Return how much room a job's own files take."""
+        folder = self.path / "jobs" / job_id
+        if isinstance(folder, RemotePath):
+            return sum(path.version()[1] for path in folder.below())
+        return sum(path.stat().st_size for path in folder.glob("*"))
+
+    def results_bytes(self, results_id: str) -> int:
+        """Return how much room results take."""
+        path = self.results_path(results_id)
+        if not path.exists():
+            return 0
+        return path.version()[1] if isinstance(path, RemotePath) else path.stat().st_size
+
+    def remove_job(self, job_id: str) -> None:
+        """Remove a job's own files."""
+        self._remove(self.path / "jobs" / job_id)
+
+    def remove_results(self, results_id: str) -> None:
+        """Remove results."""
+        self._remove(self.results_path(results_id))
+
+    def _remove(self, path: Place) -> None:
+        if isinstance(path, RemotePath):
+            for file in (path, *path.below()):
+                file.unlink(missing_ok=True)
+            return
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass  # another process removes it as well
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+
     @contextmanager
     def spool(self) -> Iterator[BinaryIO]:
         """Open a file that is gone when the body is done, or the process."""

@@ -1,9 +1,16 @@
 """Budgets hold: what could cost too much is refused, waits for what is in flight, or blocks its job in words."""
 
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import claude_pipeline as cp
+from claude_pipeline.cli import main
 from claude_pipeline.leases import new_owner
 from claude_pipeline.records import PLANNED
 from claude_pipeline.sending import send
@@ -19,6 +26,10 @@ def ask(sandbox, tmp_path):
         return cp.submit(source, store=tmp_path / "store", base_url=sandbox.url, **{**LONG, **options})
 
     return ask
+
+
+def run(*words):
+    return CliRunner().invoke(main, list(map(str, words)))
 
 
 def teach(ask):
@@ -80,6 +91,76 @@ def test_what_the_store_has_spent_counts(ask, tmp_path):
     assert ask().wait(poll_interval=0).status().unanswered == 0
 
 
+def change(store, sql):
+    with closing(sqlite3.connect(store / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute(sql)
+
+
+def months_later(store):
+    """Let all that was collected, and what waits, be of the month before."""
+    for moment in ("collected_at", "not_before"):
+        change(store, f"UPDATE shards SET {moment} = {moment} - 32 * 86400")
+
+
+def spend(ask, store):
+    """Leave of the budget for the month a little less than the next request may cost."""
+    teach(ask)
+    change(store, "UPDATE shards SET cost_usd = 1")
+    cp.set_budget(1 + WORST_USD * 0.9, per="month", store=store)
+    return ask(pd.DataFrame({"text": ["Say one.", "Say two."]}))
+
+
+def test_a_job_that_this_month_has_no_room_for_waits_for_the_next_and_goes_on_by_itself(ask, sandbox, tmp_path):
+    job = spend(ask, tmp_path / "store")
+    status = job.advance()
+    now = datetime.now(UTC)
+    following = (now.replace(day=1) + timedelta(days=31)).strftime("%Y-%m")
+    assert status.state == "in_progress"
+    assert f"that the store in {now:%Y-%m} may cost" in status.reason
+    assert f"It waits for {following} (UTC). Give the store a larger budget for the month" in status.reason
+    assert not status.is_due
+    assert sandbox.usage()["requests_accepted"] == 1
+    months_later(tmp_path / "store")
+    assert job.wait(poll_interval=0).status().unanswered == 0
+
+
+def test_a_larger_budget_for_the_month_lets_a_waiting_job_go_on_at_once(ask, tmp_path):
+    job = spend(ask, tmp_path / "store")
+    cp.set_budget(2, per="month", store=tmp_path / "store")
+    assert job.wait(poll_interval=0, timeout=60).status().unanswered == 0
+
+
+def test_what_a_whole_month_has_no_room_for_blocks_its_job(ask, tmp_path):
+    teach(ask)
+    cp.set_budget(WORST_USD / 2, per="month", store=tmp_path / "store")
+    with pytest.raises(cp.JobBlockedError, match=r"that the store in \d{4}-\d\d may cost.*a larger budget, then"):
+        ask(pd.DataFrame({"text": ["Say one."]})).wait(poll_interval=0)
+
+
+def test_a_submit_that_is_more_than_this_month_has_left_is_refused(ask, tmp_path):
+    spend(ask, tmp_path / "store").cancel()
+    with pytest.raises(cp.InputError, match=r"left of the budget of the store in \d{4}-\d\d\. Nothing was sent"):
+        ask(pd.DataFrame({"text": [f"Tell me {number}." for number in range(2000)]}))
+
+
+def test_both_budgets_hold_at_once_and_the_shell_shows_what_is_left_of_each(ask, tmp_path):
+    store = tmp_path / "store"
+    teach(ask)
+    (spent,) = (status.cost_usd for status in cp.list_jobs(store=store))
+    for words in (["2"], ["1.5", "--per", "month"]):
+        assert run("budget", *words, "--store", store).exit_code == 0
+    months_later(store)
+    ever, month = cp.list_budgets(store=store)
+    assert (ever.limit_usd, ever.spent_usd, ever.left_usd) == (2, spent, 2 - spent)
+    assert (month.limit_usd, month.spent_usd, month.left_usd) == (1.5, 0, 1.5)
+    shown = [line.split() for line in run("budget", "--store", store).stdout.splitlines()]
+    assert shown[0] == ["ACCOUNT", "PER", "LIMIT", "SPENT", "RESERVED", "LEFT"]
+    assert [line[:3] for line in shown[1:]] == [["sandbox", "ever", "$2.00"], ["sandbox", "month", "$1.50"]]
+    told = json.loads(run("budget", "none", "--store", store, "--json").stdout)
+    assert [one["limit_usd"] for one in told] == [None, 1.5]
+    assert run("budget", "--per", "month", "--store", store).exit_code == 2
+
+
 def test_the_same_submit_is_the_same_job_though_its_bad_rows_would_be_refused(ask):
     table = pd.DataFrame({"text": ["a", "b"], "stop": [None, '"no list"']})
     options = {"params_columns": {"stop_sequences": "stop"}, "max_cost_usd": 1, "preflight": False}
@@ -103,6 +184,8 @@ def test_a_budget_is_an_amount(ask, usd, tmp_path):
         ask(max_cost_usd=usd)
     with pytest.raises(cp.InputError, match="The budget is"):
         cp.set_budget(usd, store=tmp_path / "store")
+    with pytest.raises(cp.InputError, match="per is 'week'"):
+        cp.set_budget(1, per="week", store=tmp_path / "store")
 
 
 def test_one_request_goes_ahead_to_fill_the_cache(ask, sandbox):

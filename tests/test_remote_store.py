@@ -152,6 +152,12 @@ def test_prices_are_read_from_the_store(ask, there, bucket):
     assert end(ask(["a"], store=there)).status().cost_usd > 0.0005
 
 
+def test_what_is_pruned_is_removed_there(ask, there, bucket):
+    end(ask(["a", "a"], store=there))
+    assert cp.prune(older_than="0h", store=there).bytes > 0
+    assert bucket.names() == ["store/store.json"]
+
+
 @pytest.fixture
 def place(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

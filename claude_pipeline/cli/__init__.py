@@ -3,10 +3,12 @@
 from claude_pipeline.cli.asking import run, submit
 from claude_pipeline.cli.comparing import compare
 from claude_pipeline.cli.estimating import estimate
-from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, resume, status, wait, write
+from claude_pipeline.cli.following import advance, cancel, list_jobs, resume, status, wait, write
 from claude_pipeline.cli.mending import ask_again, failed
+from claude_pipeline.cli.pruning import prune
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
+from claude_pipeline.cli.spending import budget, costs
 from claude_pipeline.cli.streaming import stream
 from claude_pipeline.cli.trying import demo
 
@@ -45,7 +47,9 @@ main = Shell(
         compare,
         cancel,
         resume,
+        costs,
         budget,
+        prune,
         sandbox,
         demo,
     ],

@@ -135,30 +135,3 @@ def _change(place: Place, job_id: str, change: Callable[["cp.Job"], Status], *, 
 
 def _newest_first(store: str | None, ledger: str | None) -> list[Status]:
     return sorted(cp.list_jobs(store=store, ledger=ledger), key=attrgetter("submitted_at"), reverse=True)
-
-
-class _Dollars(click.ParamType[float | None]):
-    name = "usd"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        """Read an amount; `none` is no limit."""
-        try:
-            return None if value == "none" else float(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither dollars nor 'none'.", param, ctx)
-
-
-@click.command(short_help="Limit what a store may cost.")
-@click.argument("max_cost_usd", metavar="USD|none", type=_Dollars())
-@options.store
-def budget(*, max_cost_usd: float | None, store: str | None, ledger: str | None) -> None:
-    """Limit what a store may cost each account in dollars, or lift the limit.
-
-    The most that a batch can cost is reserved before it is sent, so the limit
-    holds. `submit --max-cost-usd` limits a single job.
-
-    \b
-      claude-pipeline budget 50
-      claude-pipeline budget none
-    """  # noqa: D301  # click keeps the lines after a backspace as they are
-    cp.set_budget(max_cost_usd, store=store, ledger=ledger)
