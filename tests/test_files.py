@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import claude_pipeline as cp
-from claude_pipeline.database import Database
 from claude_pipeline.files import replacing
+from claude_pipeline.sqlite import SqliteDatabase
 from claude_pipeline.store import Store
 
 DAY = 24 * 3600
@@ -81,7 +81,7 @@ def test_every_file_of_a_job_is_durable_before_it_has_its_name_and_its_name_befo
 
 
 def test_the_ledger_waits_for_the_disk(tmp_path):
-    database = Database(tmp_path / "ledger.sqlite")
+    database = SqliteDatabase(tmp_path / "ledger.sqlite")
     full, wal = 2, "wal"
     assert database.rows("PRAGMA synchronous") == [(full,)]
     assert database.rows("PRAGMA journal_mode") == [(wal,)]
