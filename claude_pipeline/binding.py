@@ -3,12 +3,12 @@
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
+from claude_pipeline.places import Place, is_url
 from claude_pipeline.postgres import PostgresDatabase, check_url
 
 SQLITE = "sqlite"
@@ -34,7 +34,7 @@ def choose_ledger(named: str | None) -> str | None:
     return chosen
 
 
-def read_identity(path: Path) -> Identity | None:
+def read_identity(path: Place) -> Identity | None:
     """Read what a store keeps of its ledger; None if that is no server's.
 
     Raises:
@@ -73,7 +73,7 @@ def open_on_server(url: str, store: str, known: Identity | None, *, keep: Callab
         StoreError: It is another store's, or the server cannot be used.
     """
     database = PostgresDatabase(url)
-    here = f"{store} on {socket.gethostname()}"
+    here = store if is_url(store) else f"{store} on {socket.gethostname()}"
     with database.transaction():
         if database.has_tables():
             store_id = _recognise(database, here, known)

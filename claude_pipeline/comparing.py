@@ -6,7 +6,6 @@ import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +14,12 @@ import pyarrow.compute as pc
 
 from claude_pipeline.arrays import int64_array, make_array
 from claude_pipeline.choosing import Positions
+from claude_pipeline.copies import local_copy
 from claude_pipeline.display import Fact, columns, count, usd
 from claude_pipeline.errors import InputError, MissingColumnError
 from claude_pipeline.jobs import Job
 from claude_pipeline.outputs import output_batches, output_schema, write_rows
+from claude_pipeline.places import Place
 from claude_pipeline.planning import Settings
 from claude_pipeline.status import Status
 
@@ -87,7 +88,7 @@ class Comparison:
         frame: pd.DataFrame = self.rows.to_pandas()
         return frame
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
+    def write(self, path: str | os.PathLike[str]) -> Place:
         """Write the rows that are answered differently as Parquet or CSV, as `Job.write` does.
 
         Raises:
@@ -181,7 +182,9 @@ def _call(name: str | None, given: object) -> str | None:
 
 
 def _have_same_input(a: _Side, b: _Side) -> bool:
-    return a.input_path == b.input_path or filecmp.cmp(a.input_path, b.input_path, shallow=False)
+    return a.input_path == b.input_path or filecmp.cmp(
+        local_copy(a.input_path), local_copy(b.input_path), shallow=False
+    )
 
 
 def _match(a: pa.Table, b: pa.Table, names: Sequence[str], labels: Sequence[str]) -> tuple[Positions, Positions]:

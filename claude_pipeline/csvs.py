@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from claude_pipeline.errors import InputError
+from claude_pipeline.places import Place
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -32,12 +32,12 @@ class Header:
     size: int
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Place) -> Header:
     """Read the first record of a CSV file, past a byte order mark and blank lines.
 
     Raises:
         InputError: The file is empty, its header is not UTF-8 or a quote in it is not closed.
-        OSError: The file cannot be read.
+        OSError, PlaceError: The file cannot be read.
     """
     sizes = []
     with path.open("rb") as file:
@@ -53,13 +53,13 @@ def read_header(path: Path) -> Header:
     return Header(names, sum(sizes))
 
 
-def read_batches(path: Path, header: Header) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Place, header: Header) -> Iterator[pa.RecordBatch]:
     """Yield the records of a CSV file as text columns, about 1 MB at a time.
 
     Raises:
         InputError: A record has more or fewer cells than the header, is not UTF-8, is larger than 256 MB,
             or a quote is not closed; the message has the line.
-        OSError: The file cannot be read.
+        OSError, PlaceError: The file cannot be read.
     """
     done = 0
     for block_size in _BLOCK_SIZES:
@@ -81,7 +81,7 @@ def _skip_bom(file: BinaryIO) -> int:
     return 0
 
 
-def _first_record(lines: Iterator[str], path: Path) -> list[str]:
+def _first_record(lines: Iterator[str], path: Place) -> list[str]:
     try:
         return next(filter(None, csv.reader(lines, strict=True)))
     except StopIteration:
@@ -96,7 +96,7 @@ def _measured(lines: Iterator[str], sizes: list[int]) -> Iterator[str]:
         yield line
 
 
-def _checked(lines: Iterator[str], path: Path) -> Iterator[str]:
+def _checked(lines: Iterator[str], path: Place) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         try:
             line.encode()
@@ -131,7 +131,7 @@ def _end_line(header: Header) -> str:
     return ",".join([_END] * len(header.names))
 
 
-def _parsed(path: Path, header: Header, *, block_size: int) -> Iterator[pa.RecordBatch]:
+def _parsed(path: Place, header: Header, *, block_size: int) -> Iterator[pa.RecordBatch]:
     with path.open("rb") as file, _reader(_Records(file, header), header, block_size=block_size) as reader:
         batches = filter(len, reader)
         last = next(batches)
@@ -168,10 +168,11 @@ def _after(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBa
         rows = max(0, rows - batch.num_rows)
 
 
-def _raise_fault(path: Path, header: Header, *, error: pa.ArrowInvalid) -> NoReturn:
+def _raise_fault(path: Place, header: Header, *, error: pa.ArrowInvalid) -> NoReturn:
     """Find the line of the first fault by a second, slower reading, for Arrow knows only blocks."""
     width = len(header.names)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text, _large_fields():
+    with path.open("rb") as file, _large_fields():
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         for line, record in _numbered(chain(_checked(text, path), ["\n", _end_line(header)]), path):
             if record[-1].endswith(f"\n{_end_line(header)}"):
                 raise InputError(f"The record at line {line} of {path} opens a quote and never closes it.")
@@ -196,7 +197,7 @@ def _large_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _numbered(lines: Iterator[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+def _numbered(lines: Iterator[str], path: Place) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(lines)
     line = 1
     try:

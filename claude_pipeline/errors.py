@@ -10,7 +10,9 @@ PipelineError
 ├── ApiError            the API refused or could not be reached
 ├── AccountError        a job of another account
 ├── StoreError          the store cannot be used
-│   └── UnknownJobError
+│   ├── UnknownJobError
+│   └── PlaceError      an object on S3 or GCS; as an input or output it is one of the errors above
+│       └── MissingPlaceError
 ├── ResultsError        results that do not agree with what was sent
 ├── JobBlockedError     a job that waits for its user
 └── WaitTimeoutError    a job that has not ended in time
@@ -118,6 +120,14 @@ class UnknownJobError(StoreError):
         nearest = get_close_matches(job_id, known, n=1, cutoff=0.4)
         hint = f" Did you mean {nearest[0]}?" if nearest else " `claude-pipeline list` shows its jobs."
         super().__init__(f"No job {job_id!r} in the store {store}.{hint}")
+
+
+class PlaceError(StoreError):
+    """An object on S3 or GCS cannot be read or written."""
+
+
+class MissingPlaceError(PlaceError, FileNotFoundError):
+    """There is no such object."""
 
 
 class ResultsError(PipelineError):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ from claude_pipeline.errors import StoreError
 from claude_pipeline.files import reading
 from claude_pipeline.findings import Finding
 from claude_pipeline.leases import LEASE_SECONDS
+from claude_pipeline.places import Place
 from claude_pipeline.planning import Settings
 from claude_pipeline.records import JobRecord, Shard
 from claude_pipeline.store import Store, open_parquet
@@ -132,7 +132,7 @@ def _bad_file(kind: str, fault: Fault, what: str, way_out: str, job_id: str) -> 
     return Finding(f"{word}_{kind}", "files", "error", f"{what} is {fault.what}: {fault.file}.", way_out, job_id=job_id)
 
 
-def fault_of(store: Store, path: Path, *, rows: int | None, thorough: bool) -> Fault | None:
+def fault_of(store: Store, path: Place, *, rows: int | None, thorough: bool) -> Fault | None:
     """Say what is wrong with a Parquet file of the store, if anything is; `thorough` reads it to its end."""
     file_name = str(path).removeprefix(f"{store.path}/")
     try:

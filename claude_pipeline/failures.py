@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from claude_pipeline.arrays import bool_array
 from claude_pipeline.choosing import Positions
 from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write_rows
+from claude_pipeline.places import Place
 from claude_pipeline.planning import Settings
 from claude_pipeline.records import JobRecord
 from claude_pipeline.restoring import restore
@@ -48,7 +48,7 @@ class Picked:
         cells = zip(self.positions.tolist(), *named, strict=True)
         return [(row, error or result or "not sent", message or "") for row, error, result, message in cells]
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
+    def write(self, path: str | os.PathLike[str]) -> Place:
         """Write the rows as Parquet or CSV, as `Job.write` does.
 
         Raises:

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,17 +11,24 @@ from pathlib import Path
 import pyarrow as pa
 
 from claude_pipeline.errors import StoreError
+from claude_pipeline.places import Place, RemotePath
 
 TEMPORARY = ".*.tmp"
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """Give a new file beside `path` to write to, then make it durable and rename it.
+def replacing(path: Place, *, mode: int = 0o666) -> Iterator[Path]:
+    """Give a new file to write to, then make it durable under its name; an object store is sent it as a whole.
 
     Raises:
+        PlaceError: The object store does not take it; nothing is left behind.
         StoreError: The file cannot be written; nothing is left behind.
     """
+    if isinstance(path, RemotePath):
+        with scratch() as folder:
+            yield folder / path.name
+            path.write_file(folder / path.name)
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(mode, exist_ok=False)
@@ -36,7 +44,21 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def scratch() -> Iterator[Path]:
+    """Make a folder of the system's for files on their way to an object store; it is gone when the body is done.
+
+    Raises:
+        StoreError: It takes no file.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="claude-pipeline-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise cannot_write(Path(tempfile.gettempdir()), error) from error
+
+
+@contextmanager
+def reading(path: Place) -> Iterator[None]:
     """Say which Parquet file of the store it was that could not be read.
 
     Raises:

@@ -29,6 +29,7 @@ from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.logs import tell
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.pages import write_page
+from claude_pipeline.places import Place
 from claude_pipeline.planning import Settings
 from claude_pipeline.progress import shown_live, this_cell
 from claude_pipeline.records import PLANNED, JobRecord
@@ -242,11 +243,12 @@ class Job:
             raise PipelineError("to_polars needs Polars, which is not installed: pip install polars") from error
         return pl.DataFrame(self.to_arrow())
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
+    def write(self, path: str | os.PathLike[str]) -> Place:
         """Write the same as Parquet or CSV, by suffix, in flat memory; it appears whole or not at all.
 
         A path that ends with a slash, or a folder, becomes a folder of Parquet files of at most 1,000,000 rows and
-        about 256 MB each.
+        about 256 MB each. A URL on S3 or GCS will do as well; the parts of a folder appear there one by one, and an
+        object `_SUCCESS` last.
 
         Raises:
             OutputError: The suffix is unknown, or the place cannot be written.

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import bool_array, int64_array, repeated, to_int64
+from claude_pipeline.places import Place
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import MAX_AGAIN, JobRecord, Shard
 from claude_pipeline.shards import Rows
@@ -220,7 +220,9 @@ def _read_streams(path: Path, schema: pa.Schema) -> Piece:
 
 
 @contextmanager
-def _elsewhere(store: Store, job: JobRecord, path: Path, schema: pa.Schema, rows_a_bucket: int) -> Iterator[_Elsewhere]:
+def _elsewhere(
+    store: Store, job: JobRecord, path: Place, schema: pa.Schema, rows_a_bucket: int
+) -> Iterator[_Elsewhere]:
     with store.spool_folder() as folder:
         found = _Elsewhere(folder, max(rows_a_bucket, -(-job.rows // _BUCKETS)), schema)
         if path.exists():
@@ -229,10 +231,10 @@ def _elsewhere(store: Store, job: JobRecord, path: Path, schema: pa.Schema, rows
         yield found
 
 
-def _locate(store: Store, job: JobRecord, path: Path, folder: Path, found: _Elsewhere) -> list[int]:
+def _locate(store: Store, job: JobRecord, path: Place, folder: Path, found: _Elsewhere) -> list[int]:
     """First pass: sort the rows by the shard that answers them, into files; return the shards."""
     shards: set[int] = set()
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for batch in file.iter_batches():
             rows = to_int64(batch.column("row"))
             addresses = batch.column("address").to_pylist()

@@ -6,9 +6,11 @@ Its lines are those of a batch's results, so that everything that reads answers 
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from secrets import token_hex
+from typing import BinaryIO, Protocol
 
 import msgspec
 import numpy as np
@@ -20,6 +22,7 @@ from claude_pipeline.arrays import int64_array
 from claude_pipeline.files import cannot_write
 from claude_pipeline.logs import tell
 from claude_pipeline.outcomes import Outcome, typed_by
+from claude_pipeline.places import Place, RemotePath
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
 from claude_pipeline.records import STREAMING, WANTING_JOBS, Shard
@@ -28,11 +31,32 @@ from claude_pipeline.shards import Members
 from claude_pipeline.store import Store
 
 STREAM_SCHEMA = RESULT_SCHEMA.append(pa.field("attempts", pa.int64()))
+_AT_ONCE = 8
 _CANCELED = {"result": {"type": "canceled"}}
 
 
-class Journal:
-    """The open journal of a run, for several threads."""
+class Journal(Protocol):
+    """The journal of a run, for several threads."""
+
+    def add(self, line: bytes) -> None:
+        """Keep a line for good; after the end of the run it comes too late.
+
+        Raises:
+            StoreError: It is not taken.
+        """
+
+    def close(self) -> None:
+        """Take no more."""
+
+
+def open_journal(store: Store, stream_id: str) -> Journal:
+    """Open the journal of a stream to add to it."""
+    place = store.journal_path(stream_id)
+    return _Objects(place) if isinstance(place, RemotePath) else _File(place, mode=store.file_mode)
+
+
+class _File:
+    """A file that lines are appended to."""
 
     def __init__(self, path: Path, *, mode: int) -> None:
         self._folder, self._lock = path.parent, threading.Lock()
@@ -42,11 +66,6 @@ class Journal:
             raise cannot_write(self._folder, error) from error
 
     def add(self, line: bytes) -> None:
-        """Keep a line for good; after the end of the run it comes too late.
-
-        Raises:
-            StoreError: The disk does not take it.
-        """
         with self._lock:
             if self._file is None:
                 return
@@ -58,11 +77,24 @@ class Journal:
                 raise cannot_write(self._folder, error) from error
 
     def close(self) -> None:
-        """Take no more."""
         with self._lock:
             file, self._file = self._file, None
             if file:
                 file.close()
+
+
+class _Objects:
+    """An object a line, since nothing is appended to an object: what was answered outlives this machine as well."""
+
+    def __init__(self, place: RemotePath) -> None:
+        self._place, self._is_open = place, True
+
+    def add(self, line: bytes) -> None:
+        if self._is_open:
+            (self._place / f"{token_hex(8)}.jsonl").write_bytes(line + b"\n")
+
+    def close(self) -> None:
+        self._is_open = False
 
 
 class _Line(msgspec.Struct):
@@ -98,7 +130,12 @@ def end_stream(store: Store, shard: Shard) -> None:
         ledger.fail(shard, members, left)
         if is_wanted and failed:
             ledger.split_off(shard, members, sorted(failed), attempt=shard.attempt)
-    store.journal_path(shard.stream_id or "").unlink(missing_ok=True)
+    _remove(store.journal_path(shard.stream_id or ""))
+
+
+def _remove(journal: Place) -> None:
+    for part in journal.below() if isinstance(journal, RemotePath) else [journal]:
+        part.unlink(missing_ok=True)
 
 
 def _write_results(store: Store, shard: Shard, members: Members) -> Outcome:
@@ -118,7 +155,7 @@ def _write_results(store: Store, shard: Shard, members: Members) -> Outcome:
     return outcome
 
 
-def _spool(journal: Path, members: Members, file: BinaryIO) -> tuple[Spool, npt.NDArray[np.int64]]:
+def _spool(journal: Place, members: Members, file: BinaryIO) -> tuple[Spool, npt.NDArray[np.int64]]:
     """Copy the lines that are whole; a request without one was canceled."""
     positions = {address.hex(): position for position, address in enumerate(members.split())}
     spool = Spool(np.zeros(len(members), dtype=np.int64), np.zeros(len(members), dtype=np.int32))
@@ -138,8 +175,11 @@ def _spool(journal: Path, members: Members, file: BinaryIO) -> tuple[Spool, npt.
     return spool, attempts
 
 
-def _whole_lines(journal: Path) -> Iterator[bytes]:
+def _whole_lines(journal: Place) -> Iterator[bytes]:
     """Yield the lines of a journal; a last one without an end was being written when the process was killed."""
-    if journal.exists():
+    if isinstance(journal, RemotePath):
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            yield from threads.map(RemotePath.read_bytes, journal.below())
+    elif journal.exists():
         with journal.open("rb") as lines:
             yield from (line for line in lines if line.endswith(b"\n"))

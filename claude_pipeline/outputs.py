@@ -4,6 +4,7 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -14,10 +15,11 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import make_array
 from claude_pipeline.derived import PLAIN, AnswerOptions, Derived, mark_invalid
-from claude_pipeline.errors import InputError, OutputError
+from claude_pipeline.errors import InputError, OutputError, PlaceError
 from claude_pipeline.files import replacing
-from claude_pipeline.folders import check_folder, write_folder
+from claude_pipeline.folders import FIRST_PART, check_folder, write_folder
 from claude_pipeline.joining import join
+from claude_pipeline.places import Place, RemotePath, is_url, remote_path
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord
@@ -62,34 +64,60 @@ def _csv_writer(path: Path, schema: pa.Schema) -> _Writer:
 _WRITERS: dict[str, Callable[[Path, pa.Schema], _Writer]] = {".parquet": _ParquetWriter, ".csv": _csv_writer}
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
+def check_output(path: str | os.PathLike[str]) -> Place:
     """Make sure that answers can be written to `path` before money is spent on them.
+
+    On an object store an upload is begun and given up, which nobody sees.
 
     Raises:
         OutputError: The suffix is unknown, or the place cannot be written.
     """
-    target = Path(path).expanduser().absolute()
-    if _is_folder(path):
-        return check_folder(target)
+    target = _target(path)
+    if isinstance(target, RemotePath):
+        with _as_output():
+            (target / FIRST_PART if _is_folder(path) else target).check_writable()
+    return target
+
+
+def _target(path: str | os.PathLike[str]) -> Place:
+    """Tell what `path` names, and look whether it can be written as far as that shows."""
+    with _as_output():
+        target = remote_path(path) if is_url(path) else Path(path).expanduser().absolute()
+        if _is_folder(path):
+            check_folder(target)
+            return target
     if target.suffix.lower() not in _WRITERS:
         raise OutputError(
             f"Cannot tell the format of {path}: its suffix must be one of {', '.join(_WRITERS)}, "
             "or a / at its end for a folder of Parquet files."
         )
+    if isinstance(target, Path):
+        _check_file(target, path)
+    return target
+
+
+def _check_file(target: Path, path: str | os.PathLike[str]) -> None:
     if target.is_dir():
         raise OutputError(f"{path} is a folder. Name a file in it, such as {Path(path) / 'answers.parquet'}.")
     if not target.parent.is_dir():
         raise OutputError(f"There is no folder {target.parent} to write {target.name} to. Create it first.")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(f"The folder {target.parent} cannot be written. Choose another place for {target.name}.")
-    return target
+
+
+@contextmanager
+def _as_output() -> Iterator[None]:
+    try:
+        yield
+    except PlaceError as error:
+        raise OutputError(str(error)) from error
 
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:
     """Tell whether a folder of files is meant: by a slash at the end, or because there is one."""
     text = os.fspath(path)
     return text.endswith(("/", os.sep)) or (
-        Path(text).expanduser().is_dir() and Path(text).suffix.lower() not in _WRITERS
+        not is_url(path) and Path(text).expanduser().is_dir() and Path(text).suffix.lower() not in _WRITERS
     )
 
 
@@ -145,30 +173,31 @@ def output_batches(store: Store, job: JobRecord, schema: pa.Schema) -> Iterator[
         yield pa.record_batch([*rows.columns, *known.columns, *arrays], schema=schema)
 
 
-def write(store: Store, job: JobRecord, path: str | os.PathLike[str]) -> Path:
+def write(store: Store, job: JobRecord, path: str | os.PathLike[str]) -> Place:
     """Write a job's rows; see `write_rows`."""
     schema = output_schema(store, job)
     return write_rows(path, schema, output_batches(store, job, schema))
 
 
-def write_rows(path: str | os.PathLike[str], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Path:
+def write_rows(path: str | os.PathLike[str], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Place:
     """Write rows as Parquet or CSV, by suffix, or as a folder of Parquet files; it appears whole or not at all.
 
     Raises:
         OutputError: The suffix is unknown, or the place cannot be written.
     """
-    target = check_output(path)
-    if _is_folder(path):
-        write_folder(target, batches, open_part=partial(_ParquetWriter, schema=schema))
-        return target
-    flat = _flat_schema(schema) if target.suffix.lower() == ".csv" else schema
-    with replacing(target) as temporary:
-        writer = _WRITERS[target.suffix.lower()](temporary, flat)
-        try:
-            for batch in batches:
-                writer.write_batch(batch if flat is schema else _flatten(batch, flat))
-        finally:
-            writer.close()
+    target = _target(path)
+    with _as_output():
+        if _is_folder(path):
+            write_folder(target, batches, open_part=partial(_ParquetWriter, schema=schema))
+            return target
+        flat = _flat_schema(schema) if target.suffix.lower() == ".csv" else schema
+        with replacing(target) as temporary:
+            writer = _WRITERS[target.suffix.lower()](temporary, flat)
+            try:
+                for batch in batches:
+                    writer.write_batch(batch if flat is schema else _flatten(batch, flat))
+            finally:
+                writer.close()
     return target
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from claude_pipeline.errors import InputError
+from claude_pipeline.places import Place
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
@@ -93,7 +94,7 @@ class PriceList:
         InputError: There is such a file, and it cannot be used; names what is wrong with it.
     """
 
-    def __init__(self, at: datetime, *, store: Path | None = None, share: float = BATCH_DISCOUNT) -> None:
+    def __init__(self, at: datetime, *, store: Place | None = None, share: float = BATCH_DISCOUNT) -> None:
         self._at, self._share = at, share
         self._own = _own_rates(store)
         self._rates: dict[str, tuple[Rates, ...]] = {}
@@ -169,7 +170,7 @@ def _dollars(price: "Decimal | TieredPrices", above: int) -> float:
 # A user's own prices
 
 
-def _own_rates(store: Path | None) -> dict[str, Rates]:
+def _own_rates(store: Place | None) -> dict[str, Rates]:
     named = os.environ.get(PRICES_VARIABLE)
     path = Path(named).expanduser() if named else store and store / PRICES_FILE
     if path is None or not (named or path.exists()):
@@ -177,7 +178,7 @@ def _own_rates(store: Path | None) -> dict[str, Rates]:
     return {model: _make_rates(dict(_prices(path, model, table))) for model, table in _read(path).items()}
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Place) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -186,7 +187,7 @@ def _read(path: Path) -> dict[str, object]:
         raise InputError(f"The prices in {path} are not TOML: {error}.") from error
 
 
-def _prices(path: Path, model: str, table: object) -> Iterator[tuple[str, float]]:
+def _prices(path: Place, model: str, table: object) -> Iterator[tuple[str, float]]:
     if not isinstance(table, dict):
         raise InputError(f"{path} has {model!r} outside of a table. Begin one with a model's id: [claude-haiku-4-5]")
     for key in ("input", "output"):

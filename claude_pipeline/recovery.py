@@ -16,9 +16,11 @@ import numpy as np
 
 from claude_pipeline.advancing import Advance
 from claude_pipeline.batches import BatchesApi
+from claude_pipeline.binding import SQLITE
 from claude_pipeline.collecting import collect
 from claude_pipeline.display import plural
 from claude_pipeline.errors import ApiError, ResultsError
+from claude_pipeline.places import Place
 from claude_pipeline.records import BEING_SENT, PLANNED, Shard
 from claude_pipeline.recovered import RecoveredBatch, Recovery
 from claude_pipeline.refusals import UNAUTHORIZED
@@ -78,7 +80,7 @@ def recover(
 
 
 @contextmanager
-def _opened(path: Path, ledger: str | None, *, dry_run: bool) -> Iterator[Store]:
+def _opened(path: Place, ledger: str | None, *, dry_run: bool) -> Iterator[Store]:
     """Open the store; where there is none, looking makes none."""
     if not dry_run:
         yield Store(path, ledger)
@@ -86,7 +88,7 @@ def _opened(path: Path, ledger: str | None, *, dry_run: bool) -> Iterator[Store]
         yield found
     else:
         with TemporaryDirectory() as folder:
-            yield Store(Path(folder))
+            yield Store(Path(folder), SQLITE)
 
 
 class _LeftError(Exception):

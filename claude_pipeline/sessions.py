@@ -2,11 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from claude_pipeline.batches import BatchesApi
 from claude_pipeline.leases import new_owner
+from claude_pipeline.places import Place
 from claude_pipeline.store import Store
 
 if TYPE_CHECKING:
@@ -30,6 +30,6 @@ class Session:
         return cls(api, store.ledger.account(api.account()), new_owner())
 
 
-def existing_store(path: Path, ledger: str | None = None) -> Store | None:
+def existing_store(path: Place, ledger: str | None = None) -> Store | None:
     """Open a store if there is one; looking makes none."""
     return Store(path, ledger) if Store.exists(path) else None

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.errors import InputError
 from claude_pipeline.files import replacing
+from claude_pipeline.places import Place
 from claude_pipeline.restoring import remember, through_parquet
 from claude_pipeline.tables import Source, Table, naming, open_table
 
@@ -99,7 +100,7 @@ class _DigestingFile(io.RawIOBase):
         return self._digest.hexdigest()
 
 
-def _copy(source: Path, file: _DigestingFile) -> None:
+def _copy(source: Place, file: _DigestingFile) -> None:
     with naming(source):
         original = source.open("rb")
     with original:
@@ -107,7 +108,7 @@ def _copy(source: Path, file: _DigestingFile) -> None:
             file.write(data)
 
 
-def _chunks(file: BinaryIO, source: Path) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, source: Place) -> Iterator[bytes]:
     with naming(source):
         yield from iter(partial(file.read, _COPY_BYTES), b"")
 

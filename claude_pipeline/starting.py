@@ -16,6 +16,7 @@ from claude_pipeline.display import usd
 from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
 from claude_pipeline.logs import tell
+from claude_pipeline.places import RemotePath
 from claude_pipeline.planning import Settings
 from claude_pipeline.preflight import preflight as check_first
 from claude_pipeline.pricing import PRICES_FILE, PriceList
@@ -60,7 +61,7 @@ def start(
         check_first(session.api, settings.form, taken.path, label=taken.label, id_column=settings.id_column)
     if is_new:
         _check_cost(store, session, settings, estimated)
-    if known is None:
+    if known is None or isinstance(store.path, RemotePath):  # an upload is too long for a transaction
         store.keep_input(taken.path, job_id)
     submitted = {"submitted_by": _user(), "submitted_from": platform.node() or None, "traceparent": traceparent()}
     with store.ledger.transaction():

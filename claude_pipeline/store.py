@@ -1,11 +1,11 @@
-"""The store: a folder of ledger, inputs and results.
+"""The store: a folder of ledger, inputs and results, or the same on an object store with its ledger on a server.
 
 <store>/ledger.sqlite                  or, with a ledger on a server, store.json with its id
 <store>/jobs/<job_id>/input.parquet    the input as submitted
 <store>/jobs/<job_id>/foreign.parquet  rows that no shard of the job answers: another's request, or why none
 <store>/jobs/<job_id>/foreign-1.parquet  the same of rows that are asked again, and -2 of those asked once more
 <store>/results/<batch_id>.parquet     one row a request, in the shard's order; for a streamed one <stream_id>.parquet
-<store>/results/<stream_id>.jsonl      what is answered while it streams
+<store>/results/<stream_id>.jsonl      what is answered while it streams; on an object store an object an answer
 """
 
 import os
@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -26,9 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from claude_pipeline.binding import Identity, check_choice, choose_ledger, open_on_server, read_identity
+from claude_pipeline.copies import local_copy, local_folder, sending
+from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
 from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, reading, replacing
 from claude_pipeline.ledger import Ledger
+from claude_pipeline.places import Place, RemotePath, is_url, remote_path
 from claude_pipeline.sqlite import SqliteDatabase
 
 FOLDER = ".claude_pipeline"
@@ -41,17 +43,32 @@ _LEFT_BEHIND_SECONDS = 2 * 24 * 3600
 class Store:
     """One store, open."""
 
-    def __init__(self, path: Path, ledger: str | None = None) -> None:
-        url, kept = choose_ledger(ledger), path / "store.json"
-        known = read_identity(kept)
-        check_choice(str(path), url, known, has_file=(path / "ledger.sqlite").exists())
+    def __init__(self, path: Place, ledger: str | None = None) -> None:
+        url, known = choose_ledger(ledger), read_identity(path / "store.json")
+        check_choice(str(path), url, known, has_file=isinstance(path, Path) and (path / "ledger.sqlite").exists())
         self.path = path
-        private = path.name == FOLDER
+        private = path.name == FOLDER or isinstance(path, RemotePath)
         self._folder_mode, self.file_mode = (0o700, 0o600) if private else (0o777, 0o666)
+        self._spool = local_folder("spool") if isinstance(path, RemotePath) else path / "spool"
+        if isinstance(path, Path):
+            self._make(path, has_file=url is None)
+        self.ledger = Ledger(self._open_ledger(path, url, known))
+
+    def _open_ledger(self, path: Place, url: str | None, known: Identity | None) -> Database:
+        if url is not None:
+            return open_on_server(url, str(path.absolute()), known, keep=self._keep)
+        if isinstance(path, RemotePath):
+            raise StoreError(
+                f"The store {path} needs a ledger in PostgreSQL, since no object can be one. "
+                "Give its URL with --ledger, ledger= or CLAUDE_PIPELINE_LEDGER."
+            )
+        return SqliteDatabase(path / "ledger.sqlite")
+
+    def _make(self, path: Path, *, has_file: bool) -> None:
         try:
             for folder in (path, *(path / name for name in ("jobs", "results", "spool"))):
                 make_folder(folder, mode=self._folder_mode)
-            if url is None:
+            if has_file:
                 make_file(path / "ledger.sqlite", mode=self.file_mode)
         except FileNotFoundError as error:
             raise StoreError(
@@ -59,44 +76,40 @@ class Store:
             ) from error
         except OSError as error:
             raise cannot_write(path, error) from error
-        if url is None:
-            self.ledger = Ledger(SqliteDatabase(path / "ledger.sqlite"))
-        else:
-            self.ledger = Ledger(open_on_server(url, str(path.absolute()), known, keep=partial(self._keep, kept)))
 
     @staticmethod
-    def exists(path: Path) -> bool:
+    def exists(path: Place) -> bool:
         """Tell whether there is a store; looking makes none."""
-        return (path / "ledger.sqlite").exists() or (path / "store.json").exists()
+        return (isinstance(path, Path) and (path / "ledger.sqlite").exists()) or (path / "store.json").exists()
 
-    def _keep(self, path: Path, identity: Identity) -> None:
-        with self.replacing(path) as temporary:
+    def _keep(self, identity: Identity) -> None:
+        with self.replacing(self.path / "store.json") as temporary:
             temporary.write_bytes(msgspec.json.encode(identity))
 
-    def replacing(self, path: Path) -> AbstractContextManager[Path]:
+    def replacing(self, path: Place) -> AbstractContextManager[Path]:
         """Give a new file to write to, which takes the name of one of the store's when it is whole."""
-        return replacing(path, mode=self.file_mode)
+        return sending(path) if isinstance(path, RemotePath) else replacing(path, mode=self.file_mode)
 
-    def input_path(self, job_id: str) -> Path:
+    def input_path(self, job_id: str) -> Place:
         """Return where a job's input lies."""
         return self.path / "jobs" / job_id / "input.parquet"
 
-    def foreign_path(self, job_id: str, *, asking: int = 0) -> Path:
+    def foreign_path(self, job_id: str, *, asking: int = 0) -> Place:
         """Return where a job keeps the rows that it does not ask itself, in the first asking or a later one."""
         return self.path / "jobs" / job_id / (f"foreign-{asking}.parquet" if asking else "foreign.parquet")
 
-    def results_path(self, results_id: str) -> Path:
+    def results_path(self, results_id: str) -> Place:
         """Return where the results of a batch or a stream lie."""
         return self.path / "results" / f"{results_id}.parquet"
 
-    def journal_path(self, stream_id: str) -> Path:
-        """Return where the answers of a stream lie while it runs."""
+    def journal_path(self, stream_id: str) -> Place:
+        """Return where the answers of a stream lie while it runs: a file, or what would be a folder of objects."""
         return self.path / "results" / f"{stream_id}.jsonl"
 
     def new_input_path(self) -> Path:
         """Return a new name for an input whose job is still to be found."""
         self.sweep()
-        return self.path / "spool" / f"{secrets.token_hex(8)}.parquet"
+        return self._spool / f"{secrets.token_hex(8)}.parquet"
 
     def sweep(self) -> None:
         """Remove what killed processes left behind, once nobody can still be at it."""
@@ -106,9 +119,9 @@ class Store:
 
     def left_behind(self) -> list[Path]:
         """List what killed processes left behind more than two days ago."""
-        left = chain(
-            (self.path / "spool").iterdir(), self.path.glob(f"*/{TEMPORARY}"), self.path.glob(f"jobs/*/{TEMPORARY}")
-        )
+        left: Iterator[Path] = self._spool.iterdir()
+        if isinstance(self.path, Path):
+            left = chain(left, self.path.glob(f"*/{TEMPORARY}"), self.path.glob(f"jobs/*/{TEMPORARY}"))
         found = []
         for path in left:
             with suppress(OSError):  # another process sweeps as well
@@ -117,47 +130,60 @@ class Store:
         return found
 
     def free_bytes(self) -> int:
-        """Return how much room its disk has left for us."""
-        return shutil.disk_usage(self.path).free
+        """Return how much room there is for it, or for what is on its way to an object store."""
+        return shutil.disk_usage(self._spool).free
 
     def keep_input(self, path: Path, job_id: str) -> None:
         """Move an input to its job, unless the job has it."""
         target = self.input_path(job_id)
+        if isinstance(target, Path):
+            self._make_folder(target.parent)
+        if target.exists():
+            return
+        if not path.exists():
+            raise StoreError(f"{job_id} was pruned at this very moment. Submit the same again.")
+        with self.replacing(target) as temporary:
+            path.rename(temporary)
+
+    def _make_folder(self, folder: Path) -> None:
         try:
-            make_folder(target.parent, mode=self._folder_mode)
-            if not target.exists():
-                with self.replacing(target) as temporary:
-                    path.rename(temporary)
+            make_folder(folder, mode=self._folder_mode)
         except OSError as error:
-            raise cannot_write(target.parent, error) from error
+            raise cannot_write(folder, error) from error
 
     def keep_results(self, path: Path, results_id: str) -> None:
         """Move the results of a batch to where they belong."""
-        target = self.results_path(results_id)
-        try:
-            with self.replacing(target) as temporary:
-                path.rename(temporary)
-        except OSError as error:
-            raise cannot_write(target.parent, error) from error
+        with self.replacing(self.results_path(results_id)) as temporary:
+            path.rename(temporary)
 
     # What is pruned
 
     def job_ids(self) -> set[str]:
         """Name the jobs that have files."""
+        if isinstance(self.path, RemotePath):
+            return {str(path).split("/")[-2] for path in (self.path / "jobs").below()}
         return {path.name for path in (self.path / "jobs").iterdir() if path.is_dir()}
 
     def results_ids(self) -> set[str]:
         """Name the batches and streams that have results."""
+        if isinstance(self.path, RemotePath):
+            found = (self.path / "results").below()
+            return {path.name.removesuffix(".parquet") for path in found if path.suffix == ".parquet"}
         return {path.stem for path in (self.path / "results").glob("[!.]*.parquet")}
 
     def job_bytes(self, job_id: str) -> int:
         """Return how much room a job's own files take."""
-        return sum(path.stat().st_size for path in (self.path / "jobs" / job_id).glob("*"))
+        folder = self.path / "jobs" / job_id
+        if isinstance(folder, RemotePath):
+            return sum(path.version()[1] for path in folder.below())
+        return sum(path.stat().st_size for path in folder.glob("*"))
 
     def results_bytes(self, results_id: str) -> int:
         """Return how much room results take."""
         path = self.results_path(results_id)
-        return path.stat().st_size if path.exists() else 0
+        if not path.exists():
+            return 0
+        return path.version()[1] if isinstance(path, RemotePath) else path.stat().st_size
 
     def remove_job(self, job_id: str) -> None:
         """Remove a job's own files."""
@@ -167,7 +193,11 @@ class Store:
         """Remove results."""
         self._remove(self.results_path(results_id))
 
-    def _remove(self, path: Path) -> None:
+    def _remove(self, path: Place) -> None:
+        if isinstance(path, RemotePath):
+            for file in (path, *path.below()):
+                file.unlink(missing_ok=True)
+            return
         try:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except FileNotFoundError:
@@ -179,38 +209,40 @@ class Store:
     def spool(self) -> Iterator[BinaryIO]:
         """Open a file that is gone when the body is done, or the process."""
         try:
-            with tempfile.TemporaryFile(dir=self.path / "spool") as file:
+            with tempfile.TemporaryFile(dir=self._spool) as file:
                 yield file
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise cannot_write(self._spool.parent, error) from error
 
     @contextmanager
     def spool_folder(self) -> Iterator[Path]:
         """Make a folder that is gone when the body is done."""
         try:
-            with tempfile.TemporaryDirectory(dir=self.path / "spool") as folder:
+            with tempfile.TemporaryDirectory(dir=self._spool) as folder:
                 yield Path(folder)
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise cannot_write(self._spool.parent, error) from error
 
 
-def find_store(path: str | os.PathLike[str] | None) -> Path:
+def find_store(path: str | os.PathLike[str] | None) -> Place:
     """Choose the store: the one named, else CLAUDE_PIPELINE_STORE, else the nearest upwards, else a new one here."""
     named = path or os.environ.get("CLAUDE_PIPELINE_STORE")
+    if named and is_url(named):
+        return remote_path(named)
     if named:
         return Path(named).expanduser().absolute()
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / FOLDER).is_dir()), here / FOLDER)
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Place) -> pq.ParquetFile:
     """Open a Parquet file of the store so that reading it in batches stays small in memory.
 
     Raises:
         StoreError: It is there no more, or it is damaged.
     """
     try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
+        return pq.ParquetFile(local_copy(path), pre_buffer=False, buffer_size=_PARQUET_BUFFER)
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing from the store. Bring it back from a backup, or submit anew.") from error
     except pa.ArrowInvalid as error:
@@ -237,7 +269,7 @@ def rows_within(bytes_a_row: int, *, size: int = READ_BYTES) -> int:
 
 
 def read_batches(
-    path: Path, columns: set[str], *, between: tuple[int, int] | None = None
+    path: Place, columns: set[str], *, between: tuple[int, int] | None = None
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield batches of about 1 MB of these columns, each with the number of its first row.
 

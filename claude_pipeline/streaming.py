@@ -15,7 +15,7 @@ from claude_pipeline.crew import Crew
 from claude_pipeline.errors import InputError
 from claude_pipeline.forms import RequestOptions
 from claude_pipeline.jobs import Job
-from claude_pipeline.journal import Journal, end_stream
+from claude_pipeline.journal import Journal, end_stream, open_journal
 from claude_pipeline.leases import LEASE_SECONDS, renewed
 from claude_pipeline.messages import MessagesApi
 from claude_pipeline.pace import Pace
@@ -239,8 +239,7 @@ class _Run:
 
     def _ask(self, shard: Shard, settings: Settings, rows: Rows) -> Iterator[StreamedRow]:
         with ExitStack() as stack:
-            path = self._store.journal_path(shard.stream_id or "")
-            journal = Journal(path, mode=self._store.file_mode)
+            journal = open_journal(self._store, shard.stream_id or "")
             stack.callback(journal.close)
             asker = _Asker(self._store, shard, journal, rows)
             crew: Crew[_Item, Answered | Heard] = Crew(

@@ -96,8 +96,8 @@ def submit(
     asked already, are not asked again.
 
     Args:
-        source: A path, glob or list of Parquet or CSV files of one schema, a pandas DataFrame, a pyarrow Table, or
-            anything with the Arrow PyCapsule interface (Polars, DuckDB).
+        source: A path, glob or list of Parquet or CSV files of one schema, here or on S3 or GCS (s3://, gs://); a
+            pandas DataFrame, a pyarrow Table, or anything with the Arrow PyCapsule interface (Polars, DuckDB).
         prompt_column: The text column that is the prompt.
         template: Text with column names in braces, instead of `prompt_column`.
         template_file: A UTF-8 file with such a template; one newline at its end is not part of it.
@@ -126,8 +126,8 @@ def submit(
         salt_column: The same, row by row: several samples of one prompt.
         id_column: A column that names rows in messages.
         name: What to call the job in lists.
-        store: The folder of ledger, inputs and results; else CLAUDE_PIPELINE_STORE, else the nearest
-            `.claude_pipeline` upwards, else a new one here.
+        store: The folder of ledger, inputs and results, or a URL on S3 or GCS (which needs `ledger`); else
+            CLAUDE_PIPELINE_STORE, else the nearest `.claude_pipeline` upwards, else a new one here.
         ledger: The URL of a PostgreSQL database, or "sqlite", the file in the store; else CLAUDE_PIPELINE_LEDGER, else
             that file.
         base_url: Where the API is, if not where the SDK looks.

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from glob import glob
 from itertools import chain
@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from claude_pipeline import csvs
-from claude_pipeline.errors import InputError
+from claude_pipeline.errors import InputError, PlaceError
 from claude_pipeline.frames import frame_to_arrow
+from claude_pipeline.places import Place, RemotePath, is_url, remote_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ class Table:
     label: str
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
-    verbatim: Path | None = None
+    verbatim: Place | None = None
     reader: pa.RecordBatchReader | None = None
 
     def close(self) -> None:
@@ -91,6 +92,8 @@ def naming(label: object) -> Iterator[None]:
     """Turn what goes wrong in reading into an InputError that names the input."""
     try:
         yield
+    except PlaceError as error:
+        raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(f"Cannot read {label}: {error.strerror or error}.") from error
     except pa.ArrowException as error:
@@ -106,7 +109,9 @@ def _guarded(batches: Iterable[pa.RecordBatch], label: object) -> Iterator[pa.Re
 # Files
 
 
-def _matches(pattern: StrPath) -> list[Path]:
+def _matches(pattern: StrPath) -> Sequence[Place]:
+    if is_url(pattern):
+        return _remote_matches(pattern)
     expanded = os.path.expanduser(pattern)  # noqa: PTH111 - leaves an unknown user's name as it is
     path = Path(expanded)
     with naming(path):
@@ -120,7 +125,20 @@ def _matches(pattern: StrPath) -> list[Path]:
     return found
 
 
-def _open_files(paths: Sequence[Path]) -> Table:
+def _remote_matches(pattern: StrPath) -> Sequence[Place]:
+    with naming(pattern):
+        path = remote_path(pattern)
+        if path.exists():
+            return [path]
+        if path.is_dir():
+            raise InputError(f"{path} is a folder. Name its files with a glob: {path / '*.parquet'}")
+        found = path.glob()
+    if not found:
+        raise InputError(f"No object matches {path}.")
+    return found
+
+
+def _open_files(paths: Sequence[Place]) -> Table:
     if not paths:
         raise InputError("The list of files is empty. Pass at least one path.")
     for path in paths:
@@ -130,18 +148,18 @@ def _open_files(paths: Sequence[Path]) -> Table:
     return _open_parquet(paths, label) if _is_parquet(paths[0]) else _open_csv(paths, label)
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_parquet(path: Place) -> bool:
     return path.suffix.lower() in _PARQUET_SUFFIXES
 
 
-def _check_path(path: Path) -> None:
+def _check_path(path: Place) -> None:
     try:
         os.fsencode(path).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"The path {str(path)!a} is not valid UTF-8. Rename the file or its folder.") from error
 
 
-def _check_suffixes(paths: Sequence[Path]) -> None:
+def _check_suffixes(paths: Sequence[Place]) -> None:
     for path in paths:
         if path.suffix.lower() not in _SUFFIXES:
             raise InputError(f"Cannot tell what {path} holds by its suffix. Supported: {', '.join(_SUFFIXES)}.")
@@ -149,14 +167,14 @@ def _check_suffixes(paths: Sequence[Path]) -> None:
             raise InputError(f"{paths[0]} and {path} are Parquet and CSV. Pass files of one kind.")
 
 
-def _open_parquet(paths: Sequence[Path], label: str) -> Table:
+def _open_parquet(paths: Sequence[Place], label: str) -> Table:
     schemas = [_parquet_schema(path) for path in paths]
     schema = _common_schema(paths, schemas)
     batches = chain.from_iterable(_guarded(_parquet_batches(path), path) for path in paths)
     return Table(label, schema, batches, verbatim=paths[0] if len(paths) == 1 else None)
 
 
-def _open_csv(paths: Sequence[Path], label: str) -> Table:
+def _open_csv(paths: Sequence[Place], label: str) -> Table:
     headers = [_csv_header(path) for path in paths]
     schemas = [pa.schema([(name, pa.string()) for name in header.names]) for header in headers]
     schema = _common_schema(paths, schemas)
@@ -166,25 +184,28 @@ def _open_csv(paths: Sequence[Path], label: str) -> Table:
     return Table(label, schema, batches)
 
 
-def _csv_header(path: Path) -> csvs.Header:
+def _csv_header(path: Place) -> csvs.Header:
     with naming(path):
         header = csvs.read_header(path)
     _check_names(header.names, path)
     return header
 
 
-def _parquet_file(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, memory_map=False)
+@contextmanager
+def _parquet_file(path: Place) -> Iterator[pq.ParquetFile]:
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb")) if isinstance(path, RemotePath) else path
+        yield stack.enter_context(pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, memory_map=False))
 
 
-def _parquet_schema(path: Path) -> pa.Schema:
+def _parquet_schema(path: Place) -> pa.Schema:
     with naming(path), _parquet_file(path) as file:
         schema = file.schema_arrow
     _check_names(schema.names, path)
     return schema
 
 
-def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(path: Place) -> Iterator[pa.RecordBatch]:
     with _parquet_file(path) as file:
         yield from file.iter_batches(batch_size=_batch_rows(file.metadata), use_threads=False)
 
@@ -196,7 +217,7 @@ def _batch_rows(metadata: pq.FileMetaData) -> int:
     return max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(1, largest))))
 
 
-def _common_schema(paths: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
+def _common_schema(paths: Sequence[Place], schemas: Sequence[pa.Schema]) -> pa.Schema:
     for path, schema in zip(paths, schemas, strict=True):
         difference = _difference(schemas[0], schema)
         if difference:

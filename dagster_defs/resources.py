@@ -1,6 +1,7 @@
 """Who answers here: the API when there is a key, else a sandbox, which says so on every asset."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -27,7 +28,9 @@ class SampleClaudeResource(ClaudeResource):
         if not self._is_sandboxed:
             return super()._connect()
         seconds = float(os.environ.get("CLAUDE_PIPELINE_SANDBOX_SECONDS", BATCH_SECONDS))
-        return cp.make_client(shared_sandbox(self.store_path() / "sandbox", batch_seconds=seconds), api_key="sandbox")
+        return cp.make_client(
+            shared_sandbox(Path(self.store_path() / "sandbox"), batch_seconds=seconds), api_key="sandbox"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Say plainly whose answers these are."""

@@ -10,6 +10,8 @@ from postgres_server import PostgresServer
 
 import claude_pipeline as cp
 
+pytest_plugins = ["buckets"]
+
 settings.register_profile("patient", deadline=None)  # the first example waits for imports
 settings.load_profile("patient")
 

@@ -34,7 +34,7 @@ class Place:
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
-_STORE = click.option("--store", metavar="PATH", help="Folder of jobs and answers [default: ./.claude_pipeline].")
+_STORE = click.option("--store", metavar="PATH", help="Folder or s3:// URL of the jobs [default: ./.claude_pipeline].")
 _LEDGER = click.option("--ledger", metavar="URL", help="PostgreSQL URL [default: a file in the store].")
 _BASE_URL = click.option("--base-url", metavar="URL", help="Ask another server, such as a sandbox.")
 _WAITING: list[Decorator] = [
@@ -74,7 +74,7 @@ def job_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> lis
 
 job_argument = click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 optional_job = click.argument("job_id", metavar="[JOB]", required=False, shell_complete=job_ids)
-out = click.option("--out", required=True, metavar="PATH", help="Write here: .parquet or .csv.")
+out = click.option("--out", required=True, metavar="PATH", help="Write here: .parquet or .csv, also s3://.")
 
 
 def together(decorators: Sequence[Decorator]) -> Decorator:

@@ -11,12 +11,14 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 import claude_pipeline as cp
+from claude_pipeline.copies import local_copy
 from claude_pipeline.dagster.checks import Checker
 from claude_pipeline.dagster.metadata import JOB_ID, Page
 from claude_pipeline.dagster.partitions import job_name, partition_file, partition_of
 from claude_pipeline.dagster.resource import ClaudeResource
 from claude_pipeline.dagster.tally import count
 from claude_pipeline.frames import arrow_to_frame
+from claude_pipeline.places import Place
 from claude_pipeline.restoring import restore
 
 OPEN = frozenset({"planning", "in_progress", "canceling"})
@@ -44,7 +46,7 @@ class Answers:
     batch_key: dg.AssetKey
     upstream: dg.AssetKey | None
     partitions_def: Any
-    output_path: Path | None
+    output_path: Place | None
     io_manager_key: str | None
     checker: Checker
 
@@ -134,7 +136,7 @@ class Answers:
         path = self._path(claude, partition)
         job = cp.open_job(status.job_id, store=claude.store_path(), ledger=claude.ledger_url)
         job.write(path)
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(local_copy(path)) as file:
             tally = count(file, self.checker.prefix)
             page = Page(status, path, file, tally, self.checker.prefix, job.asked_columns, self.upstream)
             metadata = page.metadata() | claude.describe()
@@ -144,10 +146,11 @@ class Answers:
         del metadata["dagster/uri"]  # the IO manager says where the asset is
         return Collected(metadata, {"value": _read_frame(path)}, checks)
 
-    def _path(self, claude: ClaudeResource, partition: str | None) -> Path:
+    def _path(self, claude: ClaudeResource, partition: str | None) -> Place:
         if self.output_path is None:
             path = claude.answers_path(self.key.to_user_string(), partition)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(path, Path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             return path
         return self.output_path if partition is None else self.output_path / partition_file(partition)
 
@@ -161,6 +164,6 @@ def latest_materialization(
     return next((record.asset_materialization for record in records), None)
 
 
-def _read_frame(path: Path) -> Any:  # noqa: ANN401  a DataFrame; pandas is loaded for an IO manager alone
-    with pq.ParquetFile(path) as file:
+def _read_frame(path: Place) -> Any:  # noqa: ANN401  a DataFrame; pandas is loaded for an IO manager alone
+    with pq.ParquetFile(local_copy(path)) as file:
         return arrow_to_frame(restore(file.read()))

@@ -4,7 +4,6 @@ import re
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import claude_pipeline as cp
 from claude_pipeline.dagster.pictures import histogram
 from claude_pipeline.dagster.tally import Tally
+from claude_pipeline.places import Place
 
 JOB_ID, CHANGES = "claude/job_id", "claude/changes"
 CONSOLE_URL = "https://platform.claude.com/settings/workspaces/default/batches"
@@ -46,7 +46,7 @@ _MARKUP = re.compile(r"[\\`*\[\]<>|]")  # an answer must not load pictures or mo
 _ASKED = ("rows", "requests", "duplicates", "reused", "skipped", "invalid")
 
 
-def submission_metadata(status: "cp.Status", store: Path) -> dict[str, Any]:
+def submission_metadata(status: "cp.Status", store: Place) -> dict[str, Any]:
     """Describe a submission."""
     return {
         JOB_ID: status.job_id,
@@ -69,7 +69,7 @@ class Page:
     """
 
     status: "cp.Status"
-    path: Path
+    path: Place
     file: pq.ParquetFile
     tally: Tally
     prefix: str

@@ -10,6 +10,7 @@ import dagster as dg
 
 import claude_pipeline as cp
 from claude_pipeline.dagster.partitions import partition_file
+from claude_pipeline.places import Place, is_url, remote_path
 
 AssetKeyLike = str | Sequence[str] | dg.AssetKey
 
@@ -29,15 +30,15 @@ def check_request(request: Mapping[str, Any], taken: Collection[str], *, builder
             raise TypeError(f"{builder} needs the argument {name!r}.")
 
 
-def checked_output(path: str | Path | None, *, is_folder: bool = False) -> Path | None:
-    """Make sure that answers can be written there. Errors: OutputError."""
+def checked_output(path: str | Path | None, *, is_folder: bool = False) -> Place | None:
+    """Make sure that answers can be written there, as far as this machine can tell. Errors: OutputError."""
     if path is None:
         return None
-    if is_folder:
-        return cp.check_output(Path(path) / partition_file("any")).parent
-    if Path(path).suffix.lower() != ".parquet":
+    if not is_folder and not str(path).lower().endswith(".parquet"):
         raise cp.OutputError(f"The answers of an asset are Parquet, but output_path is {str(path)!r}.")
-    return cp.check_output(path)
+    if is_url(path):  # nothing is asked of a server while definitions load
+        return remote_path(path)
+    return Path(cp.check_output(Path(path) / partition_file("any"))).parent if is_folder else cp.check_output(path)
 
 
 def kinds_of(kinds: Sequence[str], io_manager_key: str | None) -> set[str]:

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,6 +11,7 @@ from pydantic import Field
 import claude_pipeline as cp
 from claude_pipeline.dagster.partitions import partition_file
 from claude_pipeline.dagster.usage import Context, metered
+from claude_pipeline.places import Place
 from claude_pipeline.postgres import without_password
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         if self.budget_usd is not None:
             cp.set_budget(self.budget_usd, store=self.store_path(), ledger=self.ledger_url)
 
-    def store_path(self) -> Path:
-        """Return the store's folder."""
+    def store_path(self) -> Place:
+        """Return the store's folder, or its URL."""
         return cp.find_store(self.store)
 
     @contextmanager
@@ -127,7 +127,7 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         words += ["--ledger", without_password(self.ledger_url)] if self.ledger_url else []
         return shlex.join(words)
 
-    def answers_path(self, key: str, partition: str | None = None) -> Path:
+    def answers_path(self, key: str, partition: str | None = None) -> Place:
         """Return where the answers of an asset are, unless `build_batch_defs` was given another path."""
         name = key.replace("/", "__")
         folder = self.store_path() / "answers"
