@@ -1,7 +1,8 @@
 """What the builders of assets take: checked, and turned into what Dagster takes."""
 
+import inspect
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,23 +11,26 @@ import dagster as dg
 
 import claude_pipeline as cp
 from claude_pipeline.dagster.partitions import partition_file
+from claude_pipeline.keywords import nearest
 
 AssetKeyLike = str | Sequence[str] | dg.AssetKey
 
 _CODE_REFERENCES = "dagster/code_references"
 
 
-def check_request(request: Mapping[str, Any], taken: Collection[str], *, builder: str) -> None:
+def check_request(request: Mapping[str, Any], taken: Collection[str], *, builder: Callable[..., object]) -> None:
     """Make sure that a request has what it needs, and nothing else.
 
     Raises:
         TypeError: There is no such argument, or one is missing.
     """
     for name in request.keys() - taken:
-        raise TypeError(f"{builder} has no argument {name!r}. Of a request it takes: {', '.join(sorted(taken))}.")
+        hint = nearest(name, {*taken, *inspect.signature(builder).parameters})
+        hint = hint or f" Of a request it takes: {', '.join(sorted(taken))}."
+        raise TypeError(f"{builder.__name__} has no argument {name!r}.{hint}")
     for name in ("model", "max_tokens"):
         if name not in request and name not in (request.get("params_columns") or ()):
-            raise TypeError(f"{builder} needs the argument {name!r}.")
+            raise TypeError(f"{builder.__name__} needs the argument {name!r}.")
 
 
 def checked_output(path: str | Path | None, *, is_folder: bool = False) -> Path | None:
@@ -36,7 +40,9 @@ def checked_output(path: str | Path | None, *, is_folder: bool = False) -> Path 
     if is_folder:
         return cp.check_output(Path(path) / partition_file("any")).parent
     if Path(path).suffix.lower() != ".parquet":
-        raise cp.OutputError(f"The answers of an asset are Parquet, but output_path is {str(path)!r}.")
+        raise cp.OutputError(
+            f"The answers of an asset are Parquet, but output_path is {str(path)!r}. Name a file that ends in .parquet."
+        )
     return cp.check_output(path)
 
 
