@@ -71,7 +71,7 @@ class Again:
         form, limits = self.settings.form, self.settings.limits
         prices = PriceList(datetime.now(UTC), store=self.store.path)
         inquiry = Inquiry(form, exact=exact)
-        inquiry.begin(self.store.path, client=client, base_url=base_url or self.settings.base_url, request={})
+        inquiry.begin(lambda: self.store, client=client, base_url=base_url or self.settings.base_url, request={})
         ask = partial(take_census, limit=None, largest=limits.max_batch_bytes, sample=inquiry.sample_size)
         with closing(self._table()) as table:
             census = ask(table, form, known=inquiry.known)

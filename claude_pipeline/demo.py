@@ -74,6 +74,7 @@ def ask(table: pa.Table, *, store: str | None, base_url: str | None) -> "cp.Job"
         name="demo",
         max_batch_requests=max(1, table.num_rows // 3),
         store=store,
+        ledger="sqlite",
         base_url=base_url,
     )
 

@@ -18,7 +18,7 @@ from claude_pipeline.inquiring import Inquiry
 from claude_pipeline.keywords import named
 from claude_pipeline.planning import Limits, check_limits
 from claude_pipeline.pricing import PRICES_FILE, PriceList
-from claude_pipeline.sessions import StorePath
+from claude_pipeline.sessions import StorePath, existing_store
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Source, open_table
 from claude_pipeline.store import find_store
@@ -39,6 +39,7 @@ def estimate(
     *,
     exact: int | None = None,
     store: StorePath = None,
+    ledger: str | None = None,
     base_url: str | None = None,
     client: "Anthropic | None" = None,
     limit: int | None = None,
@@ -57,6 +58,7 @@ def estimate(
         exact: How many requests the API counts, though at least three of each model: 20 if there are credentials,
             else none. With 0 nobody is asked anything.
         store: The store, as for `submit`.
+        ledger: Its ledger, as for `submit`.
         base_url: Where the API is, if not where the SDK looks.
         client: An `anthropic.Anthropic` to use.
         limit: Only the first so many rows.
@@ -85,7 +87,7 @@ def estimate(
     with closing(open_table(source)) as table:
         form = build_form(table.schema, source=table.label, folder=Path.cwd(), **request)
         inquiry = Inquiry(form, exact=exact)
-        inquiry.begin(path, client=client, base_url=base_url, request=request)
+        inquiry.begin(lambda: existing_store(path, ledger), client=client, base_url=base_url, request=request)
         sample = inquiry.sample_size
         census = take_census(table, form, limit=limit, largest=max_batch_bytes, sample=sample, known=inquiry.known)
     return sum_up(table.label, census, inquiry, prices, limits)

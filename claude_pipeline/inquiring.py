@@ -1,12 +1,11 @@
 """What an estimate learns by asking, for nothing: the API counts tokens, and the store knows answers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -53,7 +52,12 @@ class Inquiry:
         self._answers: Answers | None = None
 
     def begin(
-        self, path: Path, *, client: "Anthropic | None", base_url: str | None, request: Mapping[str, Any]
+        self,
+        find_store: Callable[[], Store | None],
+        *,
+        client: "Anthropic | None",
+        base_url: str | None,
+        request: Mapping[str, Any],
     ) -> None:
         """Find out whether there is somebody to ask, and what the store has.
 
@@ -71,7 +75,7 @@ class Inquiry:
             check_client(client)
             check_params(client, request)
             self._api = BatchesApi(client)
-            self._answers = _find_answers(path, self._api)
+            self._answers = _find_answers(find_store(), self._api)
         except (ApiError, CredentialsError) as error:
             self._do_without(error, "nothing was counted, and the store was not looked at")
         if self._answers:
@@ -192,15 +196,15 @@ class Answers:
         return np.asarray(answered["output_tokens"].to_numpy(), dtype=np.float64)
 
 
-def _find_answers(path: Path, api: BatchesApi) -> Answers | None:
-    """Look for a store with jobs of the client's account; nothing is made that is not there.
+def _find_answers(store: Store | None, api: BatchesApi) -> Answers | None:
+    """Look in a store for jobs of the client's account.
 
     Raises:
         ApiError: The API does not say who is asking.
     """
-    if not (path / "ledger.sqlite").exists():
+    if store is None:
         return None
-    store, name = Store(path), api.account()
+    name = api.account()
     accounts = {job.account for job in store.ledger.jobs()}
     found = [account for account in accounts if store.ledger.account_name(account) == name]
     return Answers(store, found[0]) if found else None

@@ -275,7 +275,12 @@ class Job:
 
 
 def open_job(
-    job_id: str, *, store: StorePath = None, base_url: str | None = None, client: "Anthropic | None" = None
+    job_id: str,
+    *,
+    store: StorePath = None,
+    ledger: str | None = None,
+    base_url: str | None = None,
+    client: "Anthropic | None" = None,
 ) -> Job:
     """Open a job of a store, tomorrow or elsewhere.
 
@@ -283,20 +288,20 @@ def open_job(
         UnknownJobError: There is no such job; names the nearest.
     """
     path = find_store(store)
-    opened = existing_store(path)
+    opened = existing_store(path, ledger)
     if opened is None or opened.ledger.job(job_id) is None:
         known = [job.job_id for job in opened.ledger.jobs()] if opened else []
         raise UnknownJobError(job_id, store=str(path), known=known)
     return Job(opened, job_id, base_url=base_url, client=client)
 
 
-def list_jobs(*, store: StorePath = None) -> list[Status]:
+def list_jobs(*, store: StorePath = None, ledger: str | None = None) -> list[Status]:
     """List a store's jobs, the one submitted last at the end."""
-    opened = existing_store(find_store(store))
+    opened = existing_store(find_store(store), ledger)
     return [report(opened, job) for job in opened.ledger.jobs()] if opened else []
 
 
-def set_budget(max_cost_usd: float | None, *, store: StorePath = None) -> None:
+def set_budget(max_cost_usd: float | None, *, store: StorePath = None, ledger: str | None = None) -> None:
     """Limit what a store may cost each account in dollars, from its first batch on; None lifts the limit.
 
     What could cost more waits until earlier batches have turned out cheaper, or blocks its job.
@@ -306,4 +311,4 @@ def set_budget(max_cost_usd: float | None, *, store: StorePath = None) -> None:
     """
     if max_cost_usd is not None and not is_amount(max_cost_usd):
         raise InputError(f"The budget is {max_cost_usd!r}. Give dollars, such as 25, or None for no limit.")
-    Store(find_store(store)).ledger.limit_cost(max_cost_usd)
+    Store(find_store(store), ledger).ledger.limit_cost(max_cost_usd)

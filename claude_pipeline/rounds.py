@@ -18,18 +18,25 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 
-def advance(*, store: StorePath = None, base_url: str | None = None, client: "Anthropic | None" = None) -> list[Status]:
+def advance(
+    *,
+    store: StorePath = None,
+    ledger: str | None = None,
+    base_url: str | None = None,
+    client: "Anthropic | None" = None,
+) -> list[Status]:
     """Advance every open job of a store that belongs to the client's account; return how they stand.
 
     Raises:
         ApiError: The API refuses the credentials.
     """
-    return _over_open_jobs(Advance.run, store, base_url, client)
+    return _over_open_jobs(Advance.run, existing_store(find_store(store), ledger), base_url, client)
 
 
 def poll(
     *,
     store: StorePath = None,
+    ledger: str | None = None,
     base_url: str | None = None,
     client: "Anthropic | None" = None,
     unless_polled_within: float = 0.0,
@@ -41,18 +48,17 @@ def poll(
     Raises:
         ApiError: The API refuses the credentials; what is passing stands in the `reason` of a status instead.
     """
-    opened = existing_store(find_store(store))
+    opened = existing_store(find_store(store), ledger)
     jobs = opened.ledger.jobs(OPEN_JOBS) if opened and unless_polled_within else []
     accounts = {job.account for job in jobs}
     if opened and accounts and all(opened.ledger.is_polled(each, within=unless_polled_within) for each in accounts):
         return [report(opened, job) for job in jobs]
-    return _over_open_jobs(Advance.poll, store, base_url, client)
+    return _over_open_jobs(Advance.poll, opened, base_url, client)
 
 
 def _over_open_jobs(
-    step: Callable[[Advance], None], store: StorePath, base_url: str | None, client: "Anthropic | None"
+    step: Callable[[Advance], None], opened: Store | None, base_url: str | None, client: "Anthropic | None"
 ) -> list[Status]:
-    opened = existing_store(find_store(store))
     if opened is None:
         return []
     jobs = opened.ledger.jobs(OPEN_JOBS)

@@ -30,6 +30,6 @@ class Session:
         return cls(api, store.ledger.account(api.account()), new_owner())
 
 
-def existing_store(path: Path) -> Store | None:
+def existing_store(path: Path, ledger: str | None = None) -> Store | None:
     """Open a store if there is one; looking makes none."""
-    return Store(path) if (path / "ledger.sqlite").exists() else None
+    return Store(path, ledger) if (path / "ledger.sqlite").exists() else None

@@ -28,6 +28,7 @@ from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folde
 from claude_pipeline.ledger import Ledger
 
 FOLDER = ".claude_pipeline"
+SQLITE = "sqlite"
 READ_BYTES = 1_000_000
 _MAX_READ_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20
@@ -37,7 +38,8 @@ _LEFT_BEHIND_SECONDS = 2 * 24 * 3600
 class Store:
     """One store, open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger: str | None = None) -> None:
+        check_ledger(ledger)
         self.path = path
         private = path.name == FOLDER
         self._folder_mode, self.file_mode = (0o700, 0o600) if private else (0o777, 0o666)
@@ -125,6 +127,18 @@ def find_store(path: str | os.PathLike[str] | None) -> Path:
         return Path(named).expanduser().absolute()
     here = Path.cwd()
     return next((found for folder in (here, *here.parents) if (found := folder / FOLDER).is_dir()), here / FOLDER)
+
+
+def check_ledger(named: str | None) -> None:
+    """Make sure that the ledger named, or that of CLAUDE_PIPELINE_LEDGER, can be one.
+
+    Raises:
+        StoreError: It cannot.
+    """
+    chosen = named or os.environ.get("CLAUDE_PIPELINE_LEDGER") or SQLITE
+    if chosen != SQLITE:
+        scheme = chosen.partition("://")[0] if "://" in chosen else None  # nothing more: it may hold a password
+        raise StoreError(f"{f'A ledger at {scheme}://…' if scheme else 'The ledger'} is none. Give {SQLITE!r}.")
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

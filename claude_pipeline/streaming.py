@@ -57,6 +57,7 @@ class StreamOptions(RequestOptions, total=False):
     on_event: OnEvent | None
     name: str | None
     store: StorePath
+    ledger: str | None
     base_url: str | None
     client: "Anthropic | None"
 
@@ -107,6 +108,7 @@ def stream(
     preflight: bool = True,
     name: str | None = None,
     store: StorePath = None,
+    ledger: str | None = None,
     base_url: str | None = None,
     client: "Anthropic | None" = None,
     **request: Unpack[RequestOptions],
@@ -136,6 +138,7 @@ def stream(
         preflight: Show the first request to the free `count_tokens` endpoint before anything is asked.
         name: What to call the job in lists.
         store: The store, as for `submit`.
+        ledger: Its ledger, as for `submit`.
         base_url: Where the API is, if not where the SDK looks.
         client: An `anthropic.Anthropic` to use.
         **request: What makes a row a request, as for `submit`; see `RequestOptions`.
@@ -163,7 +166,9 @@ def stream(
         mode="stream",
         max_rows=max_rows,
     )
-    job = begin(source, asked, store=store, base_url=base_url, client=client, limit=limit, preflight=preflight)
+    job = begin(
+        source, asked, store=store, ledger=ledger, base_url=base_url, client=client, limit=limit, preflight=preflight
+    )
     run = _Run(job, size=max_concurrency, idle_timeout=idle_timeout, on_text=on_text, on_event=on_event)
     return Stream(job, _ordered(run.rows()) if in_order else run.rows())
 

@@ -80,6 +80,7 @@ def submit(
     id_column: str | None = None,
     name: str | None = None,
     store: StorePath = None,
+    ledger: str | None = None,
     base_url: str | None = None,
     client: "Anthropic | None" = None,
     prefix: str = "",
@@ -129,6 +130,7 @@ def submit(
         name: What to call the job in lists.
         store: The folder of ledger, inputs and results; else CLAUDE_PIPELINE_STORE, else the nearest
             `.claude_pipeline` upwards, else a new one here.
+        ledger: "sqlite", the file in the store; else CLAUDE_PIPELINE_LEDGER, else that file.
         base_url: Where the API is, if not where the SDK looks.
         client: An `anthropic.Anthropic` to use.
         prefix: Put before the names of the columns that are added.
@@ -169,7 +171,9 @@ def submit(
         "salt_column": salt_column,
     }
     asked = Asked(request, limits, content, on_invalid, on_truncated, id_column, prefix, name)
-    job = begin(source, asked, store=store, base_url=base_url, client=client, limit=limit, preflight=preflight)
+    job = begin(
+        source, asked, store=store, ledger=ledger, base_url=base_url, client=client, limit=limit, preflight=preflight
+    )
     job.advance()
     return job
 
@@ -218,6 +222,7 @@ def begin(
     asked: Asked,
     *,
     store: StorePath,
+    ledger: str | None,
     base_url: str | None,
     client: "Anthropic | None",
     limit: int | None,
@@ -231,7 +236,7 @@ def begin(
     _check_base_url(place)
     with closing(open_table(source)) as table:
         client = client or make_client(base_url)
-        opened = Store(find_store(store))
+        opened = Store(find_store(store), ledger)
         taken = snapshot(table, opened.new_input_path(), limit=limit, mode=opened.file_mode)
     try:
         if asked.max_rows is not None and taken.rows > asked.max_rows:
@@ -239,7 +244,7 @@ def begin(
         settings = asked.settings(taken, place)
         check_params(client, asked.request)
         session = Session.start(opened, client)
-        estimated = partial(estimate, taken.path, store=opened.path, client=client, **asked.request)
+        estimated = partial(estimate, taken.path, store=opened.path, ledger=ledger, client=client, **asked.request)
         job_id = start(opened, session, taken, settings, name=asked.name, preflight=preflight, estimated=estimated)
     finally:
         taken.path.unlink(missing_ok=True)

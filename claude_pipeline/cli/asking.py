@@ -43,7 +43,7 @@ def run(
     job = _submit(source, settings)
     if not as_json:
         click.echo(job.job_id)
-    place = Place(settings["store"], settings["base_url"])
+    place = Place(settings["store"], settings["ledger"], settings["base_url"])
     status = wait_for(job, place, timeout=timeout, poll_interval=poll_interval)
     if status.state == "ended":
         written(job, out)
@@ -71,7 +71,7 @@ def submit(*, source: tuple[str, ...], as_json: bool, **settings: Unpack[Setting
         print_json(status)
     else:
         click.echo(job.job_id)
-    place = Place(settings["store"], settings["base_url"])
+    place = Place(settings["store"], settings["ledger"], settings["base_url"])
     say(next_step(status, place))
     if status.state == "blocked":
         leave(status)

@@ -19,7 +19,16 @@ from claude_pipeline.cli.shell import say
 @click.option("--out", metavar="PATH", help="Write the rows that differ here: .parquet or .csv.")
 @options.store
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
-def compare(*, job_a: str, job_b: str, on: tuple[str, ...], out: str | None, store: str | None, as_json: bool) -> None:
+def compare(
+    *,
+    job_a: str,
+    job_b: str,
+    on: tuple[str, ...],
+    out: str | None,
+    store: str | None,
+    ledger: str | None,
+    as_json: bool,
+) -> None:
     """Tell how the answers of JOB_B differ from those of JOB_A, after a change of prompt or model.
 
     Rows are matched by their position if both jobs have the same input, else by
@@ -27,7 +36,7 @@ def compare(*, job_a: str, job_b: str, on: tuple[str, ...], out: str | None, sto
     """
     if out is not None:
         cp.check_output(out)
-    place = Place(store, None)
+    place = Place(store, ledger, None)
     with progress("Comparing"):
         found = cp.compare(place.open(job_a), place.open(job_b), on=on)
     click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else str(found))

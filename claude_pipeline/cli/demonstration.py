@@ -68,12 +68,12 @@ def _surroundings(*, live: bool) -> Iterator[Place]:
     store = tempfile.mkdtemp(prefix="claude-pipeline-demo-")
     if live:
         # Not removed when interrupted: what is paid for can still be collected.
-        yield Place(store, None)
+        yield Place(store, "sqlite", None)
         shutil.rmtree(store, ignore_errors=True)
         return
     try:
         with cp.Sandbox(batch_seconds=2) as server:
-            yield Place(store, server.url)
+            yield Place(store, "sqlite", server.url)
     finally:
         shutil.rmtree(store, ignore_errors=True)
 

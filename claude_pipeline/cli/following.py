@@ -20,9 +20,9 @@ _NO_JOBS = "No jobs here yet. `claude-pipeline run --help` shows how to start on
 @click.command("list", short_help="List the jobs of a store.")
 @options.store
 @options.as_json
-def list_jobs(*, store: str | None, as_json: bool) -> None:
+def list_jobs(*, store: str | None, ledger: str | None, as_json: bool) -> None:
     """List the jobs of a store, the newest first."""
-    statuses = _newest_first(store)
+    statuses = _newest_first(store, ledger)
     if as_json:
         print_json(statuses)
     elif statuses:
@@ -35,9 +35,9 @@ def list_jobs(*, store: str | None, as_json: bool) -> None:
 @options.optional_job
 @options.store
 @options.as_json
-def status(*, job_id: str | None, store: str | None, as_json: bool) -> None:
+def status(*, job_id: str | None, store: str | None, ledger: str | None, as_json: bool) -> None:
     """Show where JOB stands, without asking the API; the newest job when none is named."""
-    shown = [cp.open_job(job_id, store=store).status()] if job_id else _newest_first(store)[:1]
+    shown = [cp.open_job(job_id, store=store, ledger=ledger).status()] if job_id else _newest_first(store, ledger)[:1]
     if not shown:
         raise click.ClickException(_NO_JOBS)
     if as_json:
@@ -57,11 +57,12 @@ def wait(
     poll_interval: float,
     timeout: float | None,
     store: str | None,
+    ledger: str | None,
     base_url: str | None,
     as_json: bool,
 ) -> None:
     """Wait until JOB has ended, and push it on meanwhile. Ctrl-C leaves its batches running."""
-    place = Place(store, base_url)
+    place = Place(store, ledger, base_url)
     ended = wait_for(place.open(job_id), place, timeout=timeout, poll_interval=poll_interval)
     report(ended, place, as_json=as_json)
 
@@ -70,15 +71,15 @@ def wait(
 @options.optional_job
 @options.place
 @options.as_json
-def advance(*, job_id: str | None, store: str | None, base_url: str | None, as_json: bool) -> None:
+def advance(*, job_id: str | None, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
     """Do once what JOB needs now, or every open job: collect what ended, send what is due.
 
     \b
     Instead of waiting, from cron:
       */5 * * * *  cd /data && claude-pipeline advance
     """  # noqa: D301  # click keeps the lines after a backspace as they are
-    place = Place(store, base_url)
-    moved = [place.open(job_id).advance()] if job_id else cp.advance(store=store, base_url=base_url)
+    place = Place(store, ledger, base_url)
+    moved = [place.open(job_id).advance()] if job_id else cp.advance(store=store, ledger=ledger, base_url=base_url)
     if as_json:
         print_json(moved[0] if job_id else moved)
         return
@@ -93,13 +94,13 @@ def advance(*, job_id: str | None, store: str | None, base_url: str | None, as_j
 @options.out
 @options.place
 @options.as_json
-def write(*, job_id: str, out: str, store: str | None, base_url: str | None, as_json: bool) -> None:
+def write(*, job_id: str, out: str, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
     """Write the rows of JOB with their answers to a .parquet or .csv file.
 
     Before the job has ended, rows without an answer have an empty result_type,
     and the exit code is 4.
     """
-    place = Place(store, base_url)
+    place = Place(store, ledger, base_url)
     job = place.open(job_id)
     written(job, out)
     report(job.status(), place, as_json=as_json)
@@ -109,18 +110,18 @@ def write(*, job_id: str, out: str, store: str | None, base_url: str | None, as_
 @options.job_argument
 @options.place
 @options.as_json
-def cancel(*, job_id: str, store: str | None, base_url: str | None, as_json: bool) -> None:
+def cancel(*, job_id: str, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
     """Cancel JOB and its running batches; what was answered until then is kept and collected."""
-    _change(Place(store, base_url), job_id, cp.Job.cancel, as_json=as_json)
+    _change(Place(store, ledger, base_url), job_id, cp.Job.cancel, as_json=as_json)
 
 
 @click.command(short_help="Go on with a job that was canceled or is blocked.")
 @options.job_argument
 @options.place
 @options.as_json
-def resume(*, job_id: str, store: str | None, base_url: str | None, as_json: bool) -> None:
+def resume(*, job_id: str, store: str | None, ledger: str | None, base_url: str | None, as_json: bool) -> None:
     """Go on with JOB after it was canceled, or once what blocked it is mended."""
-    _change(Place(store, base_url), job_id, cp.Job.resume, as_json=as_json)
+    _change(Place(store, ledger, base_url), job_id, cp.Job.resume, as_json=as_json)
 
 
 def _change(place: Place, job_id: str, change: Callable[["cp.Job"], Status], *, as_json: bool) -> None:
@@ -132,8 +133,8 @@ def _change(place: Place, job_id: str, change: Callable[["cp.Job"], Status], *, 
         leave(after)
 
 
-def _newest_first(store: str | None) -> list[Status]:
-    return sorted(cp.list_jobs(store=store), key=attrgetter("submitted_at"), reverse=True)
+def _newest_first(store: str | None, ledger: str | None) -> list[Status]:
+    return sorted(cp.list_jobs(store=store, ledger=ledger), key=attrgetter("submitted_at"), reverse=True)
 
 
 class _Dollars(click.ParamType[float | None]):
@@ -150,7 +151,7 @@ class _Dollars(click.ParamType[float | None]):
 @click.command(short_help="Limit what a store may cost.")
 @click.argument("max_cost_usd", metavar="USD|none", type=_Dollars())
 @options.store
-def budget(*, max_cost_usd: float | None, store: str | None) -> None:
+def budget(*, max_cost_usd: float | None, store: str | None, ledger: str | None) -> None:
     """Limit what a store may cost each account in dollars, or lift the limit.
 
     The most that a batch can cost is reserved before it is sent, so the limit
@@ -160,4 +161,4 @@ def budget(*, max_cost_usd: float | None, store: str | None) -> None:
       claude-pipeline budget 50
       claude-pipeline budget none
     """  # noqa: D301  # click keeps the lines after a backspace as they are
-    cp.set_budget(max_cost_usd, store=store)
+    cp.set_budget(max_cost_usd, store=store, ledger=ledger)

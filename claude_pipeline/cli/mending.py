@@ -29,7 +29,9 @@ _MOST_ROWS = 10_000_000
 @click.option("--out", metavar="PATH", help="Write the rows with their columns here: .parquet or .csv.")
 @options.place
 @click.option("--json", "as_json", is_flag=True, help="Print rows and errors as JSON on stdout.")
-def failed(*, job_id: str, out: str | None, store: str | None, base_url: str | None, as_json: bool) -> None:
+def failed(
+    *, job_id: str, out: str | None, store: str | None, ledger: str | None, base_url: str | None, as_json: bool
+) -> None:
     """Show the rows of JOB that have no answer, counted from 1, and why.
 
     `resume` asks in place again what may succeed now, and pays for nothing
@@ -37,7 +39,7 @@ def failed(*, job_id: str, out: str | None, store: str | None, base_url: str | N
     """
     if out is not None:
         cp.check_output(out)
-    picked = Place(store, base_url).open(job_id).pick("failed")
+    picked = Place(store, ledger, base_url).open(job_id).pick("failed")
     errors = [(row + 1, kind, message) for row, kind, message in picked.errors]
     if out is not None:
         picked.write(out)
@@ -96,6 +98,7 @@ def ask_again(
     max_cost_usd: float | None,
     yes: bool,
     store: str | None,
+    ledger: str | None,
     base_url: str | None,
     as_json: bool,
 ) -> None:
@@ -110,7 +113,7 @@ def ask_again(
     """  # noqa: D301  # click keeps the lines after a backspace as they are
     if (rows is None) == (which is None):
         raise click.UsageError("Give one of --rows, --failed and --truncated.")
-    place = Place(store, base_url)
+    place = Place(store, ledger, base_url)
     job = place.open(job_id)
     chosen = _picked(job, which) if which else rows or []
     with progress("Estimating"):

@@ -14,22 +14,25 @@ class Place:
     """Where a job lives and whom it asks, to open it and to say how it is opened again."""
 
     store: str | None
+    ledger: str | None
     base_url: str | None
 
     def open(self, job_id: str) -> "cp.Job":
         """Open the job that lives here."""
-        return cp.open_job(job_id, store=self.store, base_url=self.base_url)
+        return cp.open_job(job_id, store=self.store, ledger=self.ledger, base_url=self.base_url)
 
     def command(self, verb: str, job_id: str) -> str:
         """Write the command that does `verb` to the job from this very folder; a job knows whom it asks."""
         words = ["claude-pipeline", verb, job_id]
         words += ["--store", self.store] if self.store else []
+        words += ["--ledger", self.ledger] if self.ledger else []
         return shlex.join(words)
 
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 _STORE = click.option("--store", metavar="PATH", help="Folder of jobs and answers [default: ./.claude_pipeline].")
+_LEDGER = click.option("--ledger", metavar="URL", help="The record of jobs [default: a file in the store].")
 _BASE_URL = click.option("--base-url", metavar="URL", help="Ask another server, such as a sandbox.")
 _WAITING: list[Decorator] = [
     click.option(
@@ -65,5 +68,5 @@ def together(decorators: Sequence[Decorator]) -> Decorator:
 
 
 waiting = together(_WAITING)
-place = together([_STORE, _BASE_URL])
-store = _STORE
+store = together([_STORE, _LEDGER])
+place = together([_STORE, _LEDGER, _BASE_URL])

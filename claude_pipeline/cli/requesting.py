@@ -41,6 +41,7 @@ class Requesting(TypedDict):
     salt: str | None
     salt_column: str | None
     store: str | None
+    ledger: str | None
     base_url: str | None
 
 

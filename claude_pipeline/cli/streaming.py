@@ -83,7 +83,7 @@ def stream(*, source: tuple[str, ...], events: bool, out: str | None, **settings
         except KeyboardInterrupt as interruption:
             say(f"Interrupted. What is complete is kept in {rows.job.job_id}; the same command goes on with the rest.")
             stop(interruption)
-    _report(rows.job, Place(settings["store"], settings["base_url"]), out)
+    _report(rows.job, Place(settings["store"], settings["ledger"], settings["base_url"]), out)
 
 
 def _report(job: "cp.Job", place: Place, out: str | None) -> None:

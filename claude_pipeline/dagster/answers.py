@@ -49,13 +49,17 @@ class Answers:
     def jobs(self, claude: ClaudeResource, partition: str | None = None) -> list["cp.Status"]:
         """Return how the jobs of this asset stand, or of one of its partitions, the last one submitted at the end."""
         name = job_name(self.key, partition)
-        return [status for status in cp.list_jobs(store=claude.store_path()) if status.name == name]
+        return [
+            status
+            for status in cp.list_jobs(store=claude.store_path(), ledger=claude.ledger_url)
+            if status.name == name
+        ]
 
     def all_jobs(self, claude: ClaudeResource) -> list["cp.Status"]:
         """Return how the jobs of all partitions stand, if there are partitions."""
         if self.partitions_def is None:
             return self.jobs(claude)
-        jobs = cp.list_jobs(store=claude.store_path())
+        jobs = cp.list_jobs(store=claude.store_path(), ledger=claude.ledger_url)
         return [status for status in jobs if partition_of(self.key, status.name) is not None]
 
     def advance(self, context: dg.AssetExecutionContext, claude: ClaudeResource, partition: str | None) -> "cp.Status":
@@ -96,7 +100,7 @@ class Answers:
             return
         try:
             with claude.client() as client:
-                cp.advance(store=claude.store_path(), client=client)
+                cp.advance(store=claude.store_path(), ledger=claude.ledger_url, client=client)
         except cp.PipelineError as error:  # the trouble of another partition is its own run's
             context.log.warning(str(error))
 
@@ -126,7 +130,7 @@ class Answers:
     def collect(self, status: "cp.Status", claude: ClaudeResource, partition: str | None) -> Collected:
         """Write the answers of a job that has ended, and read back what is said of them."""
         path = self._path(claude, partition)
-        job = cp.open_job(status.job_id, store=claude.store_path())
+        job = cp.open_job(status.job_id, store=claude.store_path(), ledger=claude.ledger_url)
         job.write(path)
         with pq.ParquetFile(path) as file:
             tally = count(file, self.checker.prefix)

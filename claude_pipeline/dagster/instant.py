@@ -66,7 +66,15 @@ def build_stream_asset(
     """
     if (source is None) == (upstream is None):
         raise cp.InputError("build_stream_asset needs one of source= and upstream=, and only one.")
-    taken = cp.StreamOptions.__optional_keys__ - {"name", "store", "base_url", "client", "on_text", "on_event"}
+    taken = cp.StreamOptions.__optional_keys__ - {
+        "name",
+        "store",
+        "ledger",
+        "base_url",
+        "client",
+        "on_text",
+        "on_event",
+    }
     check_request(request, taken, builder=build_stream_asset)
     asset_key = dg.AssetKey.from_coercible(key)
     answers = Answers(

@@ -46,6 +46,10 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         description="The folder of ledger, inputs and results; without it CLAUDE_PIPELINE_STORE, else the nearest "
         ".claude_pipeline upwards.",
     )
+    ledger_url: str | None = Field(
+        default=None,
+        description="The store's ledger; without it CLAUDE_PIPELINE_LEDGER, else a file in the store.",
+    )
     max_queued_requests: int | None = Field(
         default=None, ge=1, description="Requests of the account that may be processed at once; the rest goes in waves."
     )
@@ -112,7 +116,7 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
     def keep_budget(self) -> None:
         """Tell the store its budget, if there is one."""
         if self.budget_usd is not None:
-            cp.set_budget(self.budget_usd, store=self.store_path())
+            cp.set_budget(self.budget_usd, store=self.store_path(), ledger=self.ledger_url)
 
     def store_path(self) -> Path:
         """Return the store's folder."""
@@ -122,11 +126,13 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
     def open_job(self, job_id: str) -> Iterator["cp.Job"]:
         """Open a job of the store, with a client that is closed when the body is done."""
         with self.client() as client:
-            yield cp.open_job(job_id, store=self.store_path(), client=client)
+            yield cp.open_job(job_id, store=self.store_path(), ledger=self.ledger_url, client=client)
 
     def resume_command(self, job_id: str) -> str:
         """Return what to type when a blocked job may go on."""
-        return shlex.join(["claude-pipeline", "resume", job_id, "--store", str(self.store_path())])
+        words = ["claude-pipeline", "resume", job_id, "--store", str(self.store_path())]
+        words += ["--ledger", self.ledger_url] if self.ledger_url else []
+        return shlex.join(words)
 
     def answers_path(self, key: str, partition: str | None = None) -> Path:
         """Return where the answers of an asset are, unless `build_batch_defs` was given another path."""

@@ -105,7 +105,9 @@ def _look(answers: Answers, claude: ClaudeResource, cursor: Cursor, *, polled_wi
         return jobs
     seconds = _CALL_SECONDS[min(cursor.failures, len(_CALL_SECONDS) - 1)]
     with claude.client().with_options(timeout=seconds) as client:
-        polled = cp.poll(store=claude.store_path(), client=client, unless_polled_within=polled_within)
+        polled = cp.poll(
+            store=claude.store_path(), ledger=claude.ledger_url, client=client, unless_polled_within=polled_within
+        )
     is_failure = any("could not be reached" in (status.reason or "") for status in polled)
     cursor.failures = cursor.failures + 1 if is_failure else 0
     by_id = {status.job_id: status for status in polled}

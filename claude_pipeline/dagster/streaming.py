@@ -66,7 +66,9 @@ def stream_rows(
     speeds: list[float] = []
     with (
         claude.client() as client,
-        cp.stream(table, name=name, store=claude.store_path(), client=client, **known) as rows,
+        cp.stream(
+            table, name=name, store=claude.store_path(), ledger=claude.ledger_url, client=client, **known
+        ) as rows,
     ):
         for row in rows:
             context.log.info(_line(row))

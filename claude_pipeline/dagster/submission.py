@@ -81,7 +81,7 @@ class Submission:
                 said = submission_metadata(streamed.job.status(), store)
                 return said | streamed.metadata() | claude.describe()
         with claude.client() as client:
-            job = cp.submit(table, name=name, store=store, client=client, **request)
+            job = cp.submit(table, name=name, store=store, ledger=claude.ledger_url, client=client, **request)
         context.log.info(repr(job))
         return submission_metadata(job.status(), store) | claude.describe()
 
