@@ -3,7 +3,9 @@
 from html import escape
 
 from claude_pipeline import display
-from claude_pipeline.status import Status
+from claude_pipeline.status import BatchStatus, Status
+
+_BATCHES = 4
 
 # Notebooks are light or dark: colours of the middle are seen on both, and text takes the page's own.
 _GREEN, _BLUE, _AMBER, _RED, _PLUM, _GRAY = "#2e8b57", "#2f6fdb", "#b7791f", "#c94a4a", "#9c5fa8", "#8a8f98"
@@ -18,7 +20,7 @@ _BAR = {
 _STATE = {"planning": _GRAY, "in_progress": _BLUE, "canceling": _AMBER, "blocked": _RED, "ended": _GREEN}
 
 _FRAME = (
-    "box-sizing:border-box;max-width:52em;margin:4px 0;padding:12px 16px;border:1px solid rgba(128,128,128,.4);"
+    "box-sizing:border-box;max-width:60em;margin:4px 0;padding:12px 16px;border:1px solid rgba(128,128,128,.4);"
     "border-radius:8px;font:13px/1.5 system-ui,sans-serif;overflow-wrap:anywhere"
 )
 _HEAD = "display:flex;flex-wrap:wrap;align-items:center;gap:2px 10px"
@@ -29,13 +31,23 @@ _LEGEND = "display:flex;flex-wrap:wrap;gap:0 14px"
 _DOT = "display:inline-block;width:8px;height:8px;margin-right:5px;border-radius:50%"
 _FACTS = "margin-top:6px"
 _LABEL = "display:inline-block;width:7.5em;flex:none;opacity:.7"
+_BATCH = "display:flex;flex-wrap:wrap;gap:0 12px"
+_MONO = "font:12px/1.6 ui-monospace,monospace"
 _REASON = "margin-top:8px;padding-left:10px;border-left:3px solid"
 
 
-def card(status: Status) -> str:
-    """Draw a status as one HTML element: no script, its styles inline, all that it shows escaped."""
-    parts = [_head(status), _bar(status), _legend(status), _facts(status), _reason(status)]
-    return _div(_FRAME, "".join(parts))
+def framed(content: str) -> str:
+    """Put HTML into the frame that whatever is shown in a notebook has."""
+    return _div(_FRAME, content)
+
+
+def card(status: Status, *, now: float) -> str:
+    """Draw a status as one HTML element: no script, its styles inline, all that it shows escaped.
+
+    `now` is seconds since the epoch.
+    """
+    parts = [_head(status), _bar(status), _legend(status), _facts(status, now), _reason(status)]
+    return framed("".join(parts))
 
 
 def _head(status: Status) -> str:
@@ -66,13 +78,35 @@ def _legend(status: Status) -> str:
     return _div(_LEGEND, "".join(entries) + whole) if entries else ""
 
 
-def _facts(status: Status) -> str:
-    lines = [
-        f'<div style="display:flex"><span style="{_LABEL}">{escape(label)}</span> <span>{escape(text)}</span></div>'
-        for label, text in display.facts(status)
-        if label not in _left_out(status)
+def _facts(status: Status, now: float) -> str:
+    known = [(label, escape(text)) for label, text in display.facts(status) if label not in _left_out(status)]
+    at = next((place for place, (label, _) in enumerate(known, 1) if label == "Batches"), len(known))
+    known[at:at] = [("", _batch(batch, now)) for batch in _nearest(status.batches)]
+    upcoming = display.upcoming(status)
+    lines = [*known, ("Next", escape(upcoming))] if upcoming else known
+    return _div(_FACTS, "".join(_fact(label, html) for label, html in lines))
+
+
+def _fact(label: str, html: str) -> str:
+    return f'<div style="display:flex"><span style="{_LABEL}">{escape(label)}</span> <span>{html}</span></div>'
+
+
+def _nearest(batches: tuple[BatchStatus, ...]) -> list[BatchStatus]:
+    """Choose a few batches: the oldest that run, then those that ended last."""
+    return sorted(batches, key=lambda batch: (batch.ended_at is not None, -(batch.ended_at or 0), batch.created_at))[
+        :_BATCHES
     ]
-    return _div(_FACTS, "".join(lines))
+
+
+def _batch(batch: BatchStatus, now: float) -> str:
+    parts = [f'<span style="{_MONO}">{escape(batch.batch_id)}</span>', display.plural(batch.requests, "request")]
+    if batch.attempt > 1:
+        parts.append(f"attempt {batch.attempt}")
+    if batch.ended_at is None:
+        parts.append(f"{batch.processing_status} for {display.duration(now - batch.created_at)}")
+    else:
+        parts.append(f"ended after {display.duration(batch.ended_at - batch.created_at)}")
+    return f'<span style="{_BATCH}">' + " ".join(f"<span>{part}</span>" for part in parts) + "</span>"
 
 
 def _left_out(status: Status) -> set[str]:

@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from claude_pipeline.arrays import bool_array
 from claude_pipeline.choosing import Positions
+from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write_rows
 from claude_pipeline.planning import Settings
 from claude_pipeline.records import JobRecord
+from claude_pipeline.restoring import restore
 from claude_pipeline.store import Store, open_parquet
 
 if TYPE_CHECKING:
@@ -97,5 +99,4 @@ def labels(store: Store, job: JobRecord) -> "pd.Index[Any]":
         described = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
         names = [name for name in described if isinstance(name, str)]
         table = file.read(columns=names)
-    index: pd.Index[Any] = table.to_pandas().index
-    return index
+    return arrow_to_frame(restore(table)).index

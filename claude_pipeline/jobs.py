@@ -17,16 +17,19 @@ from claude_pipeline.errors import (
     ApiError,
     InputError,
     JobBlockedError,
+    PipelineError,
     UnknownJobError,
     WaitTimeoutError,
 )
 from claude_pipeline.failures import Picked, Which, labels, pick
+from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.planning import Settings, is_amount
-from claude_pipeline.progress import showing
+from claude_pipeline.progress import shown_live, this_cell
 from claude_pipeline.records import PLANNED, JobRecord
 from claude_pipeline.refusals import is_passing
 from claude_pipeline.reports import Note, report
+from claude_pipeline.restoring import restore
 from claude_pipeline.rounds import advance, poll
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.status import JobState, Status
@@ -35,6 +38,7 @@ from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     from anthropic import Anthropic
 
     from claude_pipeline.again import Again
@@ -61,12 +65,16 @@ class Job:
         self._client = client
         self._session = session
         self._notes: list[Note] = []
+        self._shown_in: int | None = None
 
     def __repr__(self) -> str:
         return f"<Job {one_line(self.status())}>"
 
-    def _repr_html_(self) -> str:
-        return card(self.status())
+    def _repr_html_(self) -> str | None:
+        # Under a cell that has waited stands its card already.
+        if self._shown_in is not None and self._shown_in == this_cell():
+            return None
+        return card(self.status(), now=time.time())
 
     @property
     def _record(self) -> JobRecord:
@@ -139,7 +147,8 @@ class Job:
         """Advance until the job has ended; sleep `poll_interval` seconds in between.
 
         However many processes wait on one store, its batches are looked at twice in that time at most.
-        `on_status` is given each status. Without it a notebook shows a progress bar.
+        `on_status` is given each status. Without it a notebook shows the job's card and keeps it up to date; scripts
+        and shells stay silent.
 
         Raises:
             WaitTimeoutError: It has not ended after `timeout` seconds; its batches run on.
@@ -147,19 +156,24 @@ class Job:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         polled_within = 0.0
-        with showing(on_status) as show:
-            while True:
-                status = self._advance(unless_polled_within=polled_within)
-                polled_within = poll_interval / 2
+        show = on_status or self._live()
+        while True:
+            status = self._advance(unless_polled_within=polled_within)
+            polled_within = poll_interval / 2
+            if show:
                 show(status)
-                if status.state == "ended":
-                    return self
-                if status.state == "blocked":
-                    raise JobBlockedError(self.job_id, reason=status.reason or "")
-                left = poll_interval if deadline is None else deadline - time.monotonic()
-                if deadline is not None and left <= 0:
-                    raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
-                time.sleep(min(poll_interval, left))
+            if status.state == "ended":
+                return self
+            if status.state == "blocked":
+                raise JobBlockedError(self.job_id, reason=status.reason or "")
+            left = poll_interval if deadline is None else deadline - time.monotonic()
+            if deadline is not None and left <= 0:
+                raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
+            time.sleep(min(poll_interval, left))
+
+    def _live(self) -> Callable[[Status], None] | None:
+        self._shown_in = this_cell()
+        return None if self._shown_in is None else shown_live()
 
     def status(self) -> Status:
         """Say where the job stands, from the ledger alone."""
@@ -171,12 +185,23 @@ class Job:
         Before the end the rows without a result have null in `result_type`.
         """
         schema = output_schema(self._store, self._record)
-        return pa.Table.from_batches(output_batches(self._store, self._record, schema), schema)
+        return restore(pa.Table.from_batches(output_batches(self._store, self._record, schema), schema))
 
     def to_pandas(self, **options: Any) -> "pd.DataFrame":  # noqa: ANN401  what pyarrow.Table.to_pandas takes
-        """Return the same as a DataFrame."""
-        frame: pd.DataFrame = self.to_arrow().to_pandas(**options)
-        return frame
+        """Return the same as a DataFrame; what was submitted as one has its dtypes and its index again."""
+        return arrow_to_frame(self.to_arrow(), **options)
+
+    def to_polars(self) -> "pl.DataFrame":
+        """Return the same as a Polars DataFrame; what was submitted as one has its dtypes again.
+
+        Raises:
+            PipelineError: Polars is not installed.
+        """
+        try:
+            import polars as pl  # noqa: PLC0415  whoever wants it has it
+        except ImportError as error:
+            raise PipelineError("to_polars needs Polars, which is not installed: pip install polars") from error
+        return pl.DataFrame(self.to_arrow())
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the same as Parquet or CSV, by suffix, in flat memory; it appears whole or not at all.
@@ -196,7 +221,7 @@ class Job:
         """
         record = self._record
         picked = pick(self._store, record, "failed")
-        frame: pd.DataFrame = picked.table.to_pandas()
+        frame = arrow_to_frame(restore(picked.table))
         return frame.set_axis(labels(self._store, record)[picked.positions], axis="index")
 
     def pick(self, which: Which) -> Picked:

@@ -1,72 +1,46 @@
-"""Progress in a notebook: a bar under the cell that waits."""
+"""Progress in a notebook: the job's card under the cell that waits, drawn anew in place."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from typing import Any
 
-from claude_pipeline import display
+from claude_pipeline.cards import card
+from claude_pipeline.display import full_line
 from claude_pipeline.status import Status
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 OnStatus = Callable[[Status], None]
 
-_FORMAT = "{desc} |{bar:40}| {elapsed}{postfix}"
+
+def this_cell() -> int | None:
+    """Return the number of the cell that a notebook runs; None in a script, a shell or IPython's terminal."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return int(shell.execution_count) if hasattr(shell, "kernel") else None
 
 
-@contextmanager
-def showing(on_status: OnStatus | None) -> Iterator[OnStatus]:
-    """Yield whom to show each status: `on_status`; else a bar in a notebook, and nobody elsewhere."""
-    if on_status is not None or not in_notebook():
-        yield on_status or _nobody
-        return
-    bar = Bar()
-    try:
-        yield bar.show
-    finally:
-        bar.close()
-
-
-def in_notebook() -> bool:
-    """Tell whether this process runs the cells of a notebook: it is an IPython kernel, not a shell or a script."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
-
-
-class Bar:
-    """A bar of finished requests. Its text goes to stdout, which notebooks do not paint red."""
+class Live:
+    """What is shown under a cell, and is replaced there as often as it changes. Where no HTML is shown, its text is."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._handle: Any = None
+        self._last: tuple[str, str] | None = None
 
-    def show(self, status: Status) -> None:
-        """Draw this status; a job that asks nothing itself has no bar."""
-        if not status.requests:
+    def show(self, html: str, text: str) -> None:
+        """Show this from now on."""
+        if (html, text) == self._last:
             return
-        bar = self._bar = self._bar or _new_bar(status.requests)
-        bar.total, bar.n = status.requests, status.counts.finished
-        bar.set_description_str(display.percent(status).rjust(4), refresh=False)
-        bar.set_postfix_str(_said(status), refresh=False)
-        bar.refresh()
+        self._last = html, text
+        data = {"text/html": html, "text/plain": text}
+        if self._handle is not None:
+            self._handle.update(data, raw=True)
+            return
+        from IPython.display import display  # noqa: PLC0415  a kernel has it
 
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
+        self._handle = display(data, raw=True, display_id=True)
 
 
-def _new_bar(total: int) -> "tqdm[None]":
-    from tqdm import tqdm  # noqa: PLC0415  only a notebook needs it
-
-    return tqdm(total=total, file=sys.stdout, bar_format=_FORMAT)
-
-
-def _said(status: Status) -> str:
-    said = f"{display.count(status.counts.finished)} of {display.plural(status.requests, 'request')}"
-    return f"{said} · {status.reason}" if status.reason else said
-
-
-def _nobody(_status: Status) -> None:
-    """Show nothing."""
+def shown_live() -> OnStatus:
+    """Return what shows a status as a card that is drawn anew in place."""
+    live = Live()
+    return lambda status: live.show(card(status, now=time.time()), full_line(status))

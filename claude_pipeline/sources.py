@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.errors import InputError
 from claude_pipeline.files import replacing
+from claude_pipeline.restoring import remember, through_parquet
 from claude_pipeline.tables import Source, Table, naming, open_table
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def _chunks(file: BinaryIO, source: Path) -> Iterator[bytes]:
 def _write(table: Table, file: _DigestingFile, *, limit: int | None) -> None:
     schema = _storable_schema(table.schema)
     _check_storable(schema, table.label)
+    schema = remember(schema, original=table.schema)
     groups = _row_groups(_limited(_pieces(table, schema), limit))
     # A snapshot is only ever read from end to end: statistics would cost and serve nobody.
     with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
@@ -169,7 +171,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBat
 
 def _storable_schema(schema: pa.Schema) -> pa.Schema:
     # One file may allow nulls where the first does not.
-    fields = [pa.field(field.name, _storable(field.type)) for field in schema]
+    fields = [_storable_field(field).with_nullable(nullable=True) for field in schema]
     return pa.schema(fields, metadata=schema.metadata)
 
 
@@ -202,7 +204,7 @@ def _storable_field(field: pa.Field) -> pa.Field:
 def _check_storable(schema: pa.Schema, label: str) -> None:
     for field in schema:
         try:
-            pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
+            through_parquet(pa.schema([field]))
         except pa.ArrowException as error:
             raise _not_storable(field, label, error) from error
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from claude_pipeline import csvs
 from claude_pipeline.errors import InputError
+from claude_pipeline.frames import frame_to_arrow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,8 @@ def open_table(source: Source | Table) -> Table:
         return _open_stream(source)
     if isinstance(source, Sequence) and all(isinstance(path, str | os.PathLike) for path in source):
         return _open_files([path for pattern in source for path in _matches(pattern)])
+    if hasattr(source, "collect"):
+        raise InputError(f"A {type(source).__name__} is not a table yet. Pass what its .collect() returns.")
     raise InputError(
         f"Cannot read a {type(source).__name__}. Pass a path, a glob, a list of paths, a DataFrame or an Arrow table."
     )
@@ -252,39 +254,5 @@ def _open_dataframe(frame: "pd.DataFrame") -> Table:
                 "Rename it: df.columns = df.columns.map(str)"
             )
     _check_names(list(frame.columns), label)
-    table = _arrow_table(frame)
+    table = frame_to_arrow(frame)
     return Table(label, table.schema, _guarded(table.to_batches(), label))
-
-
-def _arrow_table(frame: "pd.DataFrame") -> pa.Table:
-    try:
-        return pa.Table.from_pandas(frame)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        for name in frame.columns:
-            _check_series(frame[name])
-        raise InputError(f"The DataFrame cannot become an Arrow table: {error}") from error
-
-
-def _check_series(series: "pd.Series[Any]") -> None:
-    rows = range(1, len(series) + 1)
-    row = bisect_left(rows, 1, key=lambda count: _conversion_error(series.iloc[:count]) is not None) + 1
-    if row in rows:
-        value = series.iloc[row - 1]
-        raise InputError(
-            f"Column {series.name!r} of the DataFrame cannot become an Arrow column: "
-            f"{type(value).__name__} {_beginning(value)} in row {row}: {_conversion_error(series.iloc[:row])}. "
-            "Make the column's values one type, of valid text or numbers; lists that differ go as text, by json.dumps."
-        )
-
-
-def _conversion_error(series: "pd.Series[Any]") -> Exception | None:
-    try:
-        pa.array(series, from_pandas=True)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        return error
-    return None
-
-
-def _beginning(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"  # noqa: PLR2004 - enough to recognize a value by

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Unpack
 
+from claude_pipeline.cards import framed
 from claude_pipeline.display import count, duration, usd
-from claude_pipeline.progress import in_notebook
+from claude_pipeline.progress import Live, this_cell
 from claude_pipeline.sources import Source
 from claude_pipeline.status import total_usd
 from claude_pipeline.streamed import StreamedRow
@@ -97,31 +98,26 @@ class View(Protocol):
 
 
 class NotebookView:
-    """A table under the cell, drawn anew a few times a second. No script; light and dark."""
+    """A card under the cell, drawn anew a few times a second."""
 
     def __init__(self, watch: Watch) -> None:
-        from IPython.display import HTML, display  # noqa: PLC0415  a kernel has it
-
-        self._watch, self._drawn_at = watch, time.monotonic()
-        self._html: Any = HTML
-        self._handle: Any = display(HTML(self._draw()), display_id=True)
+        self._watch, self._drawn_at, self._live = watch, time.monotonic(), Live()
+        self._show()
 
     def draw(self) -> None:
         """Show how it stands, unless it was shown a moment ago."""
         if time.monotonic() - self._drawn_at >= _SECONDS_BETWEEN:
-            self._show(self._draw())
+            self._show()
 
     def end(self) -> None:
         """Leave the last line of figures."""
-        self._show(self._draw(most=0))
+        self._show(most=0)
 
-    def _show(self, html: str) -> None:
+    def _show(self, most: int = _LINES) -> None:
         self._drawn_at = time.monotonic()
-        self._handle.update(self._html(html))
-
-    def _draw(self, most: int = _LINES) -> str:
+        head = self._watch.head()
         rows = "".join(map(_row, self._watch.lines(most)))
-        return f'<div style="font:13px/1.5 system-ui,sans-serif"><div>{escape(self._watch.head())}</div>{rows}</div>'
+        self._live.show(framed(f"<div>{escape(head)}</div>{rows}"), head)
 
 
 def _row(line: Line) -> str:
@@ -172,7 +168,7 @@ def stream_frame(source: Source, **options: Unpack[StreamOptions]) -> "pd.DataFr
         PipelineError: See `stream`; what is complete is in the store.
     """
     watch = Watch()
-    view: View = NotebookView(watch) if in_notebook() else PlainView(watch)
+    view: View = NotebookView(watch) if this_cell() is not None else PlainView(watch)
     on_text, on_event = options.get("on_text"), options.get("on_event")
 
     def hear(row: int, text: str) -> None:

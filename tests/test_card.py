@@ -1,16 +1,18 @@
-"""A job's HTML card, without a job or a browser; and the bar's words."""
+"""A job's HTML card, without a job or a browser."""
 
 from dataclasses import replace
+from datetime import datetime
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_pipeline import progress
+from claude_pipeline import display
 from claude_pipeline.cards import card
 from claude_pipeline.status import BatchStatus, RequestCounts, Saved, Status
 
+NOW = 754.0
 RUNNING = Status(
     job_id="job_7f3k",
     name="reviews",
@@ -76,7 +78,7 @@ class Page(HTMLParser):
 
 
 def words(status):
-    return " ".join("".join(Page(card(status)).texts).split())
+    return " ".join("".join(Page(card(status, now=NOW)).texts).split())
 
 
 def test_a_running_job_shows_who_it_is_how_far_it_is_and_what_it_costs():
@@ -95,7 +97,7 @@ def test_a_card_shows_what_was_saved_and_how_much_came_from_the_cache():
 
 
 def test_the_bar_has_a_share_for_every_state_that_is_not_empty():
-    styles = [attributes.get("style", "") for _, attributes in Page(card(RUNNING)).elements]
+    styles = [attributes.get("style", "") for _, attributes in Page(card(RUNNING, now=NOW)).elements]
     assert [style.split()[0] for style in styles if style.startswith("flex:")] == [
         "flex:795",
         "flex:5",
@@ -118,7 +120,7 @@ def test_an_ended_job_says_how_long_it_took_and_gives_no_reason():
 
 def test_an_end_with_rows_unanswered_has_another_colour():
     def styles(status):
-        return {attributes["style"] for _, attributes in Page(card(status)).elements if "style" in attributes}
+        return {attributes["style"] for _, attributes in Page(card(status, now=NOW)).elements if "style" in attributes}
 
     assert styles(replace(ENDED, unanswered=1)) != styles(ENDED)
     assert "1 unanswered" in words(replace(ENDED, unanswered=1))
@@ -126,34 +128,46 @@ def test_an_end_with_rows_unanswered_has_another_colour():
 
 @pytest.mark.parametrize("status", [RUNNING, FRESH, ENDED, replace(RUNNING, name=None)])
 def test_a_card_is_one_element_without_scripts_or_addresses(status):
-    page = Page(card(status))
+    page = Page(card(status, now=NOW))
     assert not page.open
     assert {tag for tag, _ in page.elements} <= {"div", "span", "strong", "bdi"}
     assert {name for _, attributes in page.elements for name in attributes} == {"style"}
-    assert "url(" not in card(status)
+    assert "url(" not in card(status, now=NOW)
 
 
 @given(name=st.text(min_size=1), reason=st.text(min_size=1), model=st.text(min_size=1))
 def test_whatever_stands_in_a_name_or_a_reason_stays_text(name, reason, model):
-    page = Page(card(replace(RUNNING, name=name, reason=reason, model=model)))
-    assert page.elements == Page(card(RUNNING)).elements
+    page = Page(card(replace(RUNNING, name=name, reason=reason, model=model), now=NOW))
+    assert page.elements == Page(card(RUNNING, now=NOW)).elements
     assert {name, reason, model} <= set(page.texts)
 
 
-def test_the_bar_says_how_many_requests_have_come_to_a_result_and_what_the_job_waits_for(capsys):
-    bar = progress.Bar()
-    for status in (FRESH, RUNNING):
-        bar.show(status)
-    bar.close()
-    drawn = capsys.readouterr()
-    last = drawn.out.rstrip().rpartition("\r")[2]
-    assert last.startswith(" 69% |███")
-    assert last.endswith("800 of 1,148 requests · 1 of 2 batches wait for room in the queue.")
-    assert drawn.err == ""
+def test_batches_have_their_ids_and_their_ages_those_that_run_first():
+    said = words(RUNNING)
+    assert "msgbatch_2 300 requests in_progress for 12 min 34 s msgbatch_1 800 requests ended after 1 min 0 s" in said
 
 
-def test_a_job_that_asks_nothing_itself_has_no_bar(capsys):
-    bar = progress.Bar()
-    bar.show(replace(ENDED, requests=0, counts=RequestCounts()))
-    bar.close()
-    assert capsys.readouterr() == ("", "")
+def test_of_many_batches_those_that_run_and_those_that_ended_last_are_shown():
+    ended = [BatchStatus(f"old_{n}", "ended", 10, 1, 0.0, float(n)) for n in range(50)]
+    said = words(replace(RUNNING, batches=(*ended, BatchStatus("new", "canceling", 1, 2, 700.0, None))))
+    assert "new 1 request attempt 2 canceling for 54 s old_49" in said
+    assert "old_46" not in said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (replace(RUNNING, state="planning"), "plans its requests and sends them"),
+        (RUNNING, f"by {datetime.fromtimestamp(24 * 3600).astimezone():%a %H:%M} at the latest"),
+        (replace(RUNNING, is_due=True), "collects and sends what is due"),
+        (replace(RUNNING, state="canceling"), "collects what was answered before"),
+        (replace(RUNNING, state="blocked"), "until that is mended and resume() is called"),
+        (replace(ENDED, unanswered=2), "failed() shows the rows without an answer, and why. resume() asks them again."),
+        (replace(ENDED, unanswered=2, batches=()), "failed() shows the rows without an answer, and why."),
+        (ENDED, None),
+    ],
+)
+def test_a_card_says_what_happens_next_and_when(status, said):
+    upcoming = display.upcoming(status)
+    assert upcoming is None if said is None else said in upcoming
+    assert ("Next" in words(status)) == (said is not None)

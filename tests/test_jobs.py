@@ -142,7 +142,7 @@ def test_the_index_and_the_types_of_a_dataframe_come_back(ask):
 def test_a_range_as_index_comes_back_cut_to_the_limit(ask):
     frame = pd.DataFrame({"text": list("abcd")}, index=pd.RangeIndex(10, 18, 2))
     pd.testing.assert_frame_equal(end(ask(frame)).to_pandas()[["text"]], frame)
-    assert end(ask(frame, limit=2)).to_pandas()["text"].tolist() == ["a", "b"]
+    pd.testing.assert_frame_equal(end(ask(frame, limit=2)).to_pandas()[["text"]], frame.head(2))
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

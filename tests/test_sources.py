@@ -388,7 +388,7 @@ def test_a_value_that_arrow_cannot_hold_is_named(store, values, culprit):
 
 def test_an_index_that_arrow_cannot_hold_is_an_error_of_the_dataframe(store):
     frame = pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", 1], dtype=object, name="key"))
-    assert "The DataFrame cannot become an Arrow table" in refusal(frame, store)
+    assert "The index 'key' of the DataFrame cannot become an Arrow column: int 1 in row 2" in refusal(frame, store)
 
 
 def test_a_column_that_parquet_cannot_hold_is_named(store):

@@ -16,6 +16,8 @@ from claude_pipeline.dagster.metadata import JOB_ID, Page
 from claude_pipeline.dagster.partitions import job_name, partition_file, partition_of
 from claude_pipeline.dagster.resource import ClaudeResource
 from claude_pipeline.dagster.tally import count
+from claude_pipeline.frames import arrow_to_frame
+from claude_pipeline.restoring import restore
 
 OPEN = frozenset({"planning", "in_progress", "canceling"})
 
@@ -161,4 +163,4 @@ def latest_materialization(
 
 def _read_frame(path: Path) -> Any:  # noqa: ANN401  a DataFrame; pandas is loaded for an IO manager alone
     with pq.ParquetFile(path) as file:
-        return file.read().to_pandas()
+        return arrow_to_frame(restore(file.read()))
