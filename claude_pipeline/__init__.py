@@ -24,11 +24,13 @@ from claude_pipeline.errors import (
 from claude_pipeline.status import BatchStatus, RequestCounts, Status
 
 if TYPE_CHECKING:
+    from claude_pipeline.billing import costs
     from claude_pipeline.comparing import Comparison, compare
     from claude_pipeline.estimates import Estimate, Range
     from claude_pipeline.estimating import estimate
     from claude_pipeline.jobs import Job, advance, list_jobs, open_job, poll, set_budget
     from claude_pipeline.outputs import check_output
+    from claude_pipeline.pruning import Pruned, PrunedJob, prune
     from claude_pipeline.sandbox import Sandbox
     from claude_pipeline.sources import Source
     from claude_pipeline.store import find_store
@@ -54,6 +56,8 @@ __all__ = [
     "OutputError",
     "PipelineError",
     "PipelineWarning",
+    "Pruned",
+    "PrunedJob",
     "Range",
     "RequestCounts",
     "ResultsError",
@@ -72,12 +76,14 @@ __all__ = [
     "advance",
     "check_output",
     "compare",
+    "costs",
     "estimate",
     "find_store",
     "list_jobs",
     "make_client",
     "open_job",
     "poll",
+    "prune",
     "set_budget",
     "stream",
     "stream_frame",
@@ -88,6 +94,8 @@ _LATE = {
     "Comparison": "comparing",
     "Estimate": "estimates",
     "Job": "jobs",
+    "Pruned": "pruning",
+    "PrunedJob": "pruning",
     "Range": "estimates",
     "Sandbox": "sandbox",
     "Source": "sources",
@@ -98,12 +106,14 @@ _LATE = {
     "advance": "jobs",
     "check_output": "outputs",
     "compare": "comparing",
+    "costs": "billing",
     "estimate": "estimating",
     "find_store": "store",
     "list_jobs": "jobs",
     "make_client": "transport",
     "open_job": "jobs",
     "poll": "jobs",
+    "prune": "pruning",
     "set_budget": "jobs",
     "stream": "streaming",
     "stream_frame": "watching",

@@ -128,7 +128,7 @@ class Advance:
     def _ended(self) -> list[Shard]:
         """List what can be collected; with a budget of the store the batches of other jobs hold some of it as well."""
         ledger = self.store.ledger
-        return self._shards(ENDED) if ledger.max_cost_usd is None else ledger.shards(self.account, ENDED)
+        return self._shards(ENDED) if ledger.max_cost_usd() is None else ledger.shards(self.account, ENDED)
 
     def _each(self, shards: list[Shard], step: Callable[[Shard], None]) -> None:
         for shard in shards:

@@ -92,6 +92,14 @@ class BatchesApi(Transport):
         """Ask the API to cancel a batch; requests already answered stay answered, and billed."""
         return self._decode(self._call("post", f"{PATH}/{quote(batch_id, safe='')}/cancel"), Batch)
 
+    def delete(self, batch_id: str) -> None:
+        """Delete a batch that ended, and its results with it; one that is gone already will do."""
+        try:
+            self._call("delete", f"{PATH}/{quote(batch_id, safe='')}")
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+
     def count_tokens(self, params: Mapping[str, Any], *, betas: Sequence[str]) -> int:
         """Count the input tokens of a request, for nothing; the API checks the request on the way."""
         from anthropic.types import MessageCountTokensParams as Stable  # noqa: PLC0415  loaded with the client

@@ -49,7 +49,7 @@ class Budget(NamedTuple):
 
 def store_budget(store: Store, account: int) -> Budget | None:
     """Return what a store may cost an account, if that is limited."""
-    limit = store.ledger.max_cost_usd
+    limit = store.ledger.max_cost_usd()
     return None if limit is None else _sum_up("the store", limit, store.ledger.shards(account))
 
 

@@ -106,8 +106,8 @@ class _Fetches:
         raise errors[-1]
 
     def _write(self, file: BinaryIO, spool: Spool, *, held: Callable[[], bool]) -> Outcome:
-        batch, outcome = self.batch, Outcome(self.typed)
-        prices = PriceList(batch.created_at, store=self.store.path)
+        batch, prices = self.batch, PriceList(self.batch.created_at, store=self.store.path)
+        outcome = Outcome(prices, self.typed)
         with self.store.replacing(self.store.results_path(batch.id)) as path:
             with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
                 first = 0
@@ -151,6 +151,7 @@ def _record(store: Store, shard: Shard, members: Members, outcome: Outcome, *, o
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items() if position not in moved}
         if not ledger.move(shard.shard, ENDED, owned_by=owner, **outcome.recorded(failed)):
             return
+        ledger.record_usage(shard.shard, outcome.spending.models.values())
         ledger.fail(shard, members, failed)
         for retry in retries:
             positions, attempt, missing_from = retry

@@ -147,7 +147,7 @@ class _Side:
     """What is read of a job."""
 
     def __init__(self, job: Job) -> None:
-        self._store, self._record = job._store, job._record  # noqa: SLF001  not all of its columns are wanted
+        self._store, self._record = job._store, job.kept_record  # noqa: SLF001  not all of its columns are wanted
         self.input_path = self._store.input_path(job.job_id)
 
     def read(self, names: Sequence[str]) -> pa.Table:

@@ -97,6 +97,18 @@ CREATE TABLE shards (
 CREATE INDEX shards_by_state ON shards (account, state);
 CREATE INDEX shards_by_job ON shards (job_id);
 CREATE TABLE members (shard INTEGER PRIMARY KEY REFERENCES shards, addresses BLOB NOT NULL, rows BLOB NOT NULL);
+CREATE TABLE shard_models (
+    shard INTEGER NOT NULL REFERENCES shards,
+    model TEXT NOT NULL,
+    answers BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    cache_read_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    cost_usd DOUBLE PRECISION,
+    list_usd DOUBLE PRECISION,
+    PRIMARY KEY (shard, model)
+);
 CREATE TABLE job_shards (
     job_id TEXT NOT NULL REFERENCES jobs,
     shard INTEGER NOT NULL REFERENCES shards,
@@ -161,7 +173,24 @@ ALTER TABLE jobs ADD COLUMN submitted_from TEXT;
 ALTER TABLE jobs ADD COLUMN pruned_at DOUBLE PRECISION;
 ALTER TABLE shards ADD COLUMN collected_at DOUBLE PRECISION;
 ALTER TABLE shards ADD COLUMN pruned_at DOUBLE PRECISION;
-ALTER TABLE shards ADD COLUMN deleted_at DOUBLE PRECISION
+ALTER TABLE shards ADD COLUMN deleted_at DOUBLE PRECISION;
+UPDATE shards SET collected_at = COALESCE(
+    ended_at,
+    created_at,
+    (SELECT COALESCE(jobs.ended_at, jobs.submitted_at) FROM jobs WHERE jobs.job_id = shards.job_id)
+) WHERE state = 'collected';
+CREATE TABLE shard_models (
+    shard INTEGER NOT NULL REFERENCES shards,
+    model TEXT NOT NULL,
+    answers BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    cache_read_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    cost_usd DOUBLE PRECISION,
+    list_usd DOUBLE PRECISION,
+    PRIMARY KEY (shard, model)
+)
 """,
 }
 

@@ -11,7 +11,8 @@ Fact = tuple[str, str]
 LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "NAME")
 BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
 _DAY = 24 * 3600.0
-_RIGHT = frozenset({"ROWS", "ANSWERED", "COST", "REQUESTS", "ATTEMPT", "TOOK"})
+_AMOUNTS = {"COST", "FREES", "LEFT", "LIMIT", "LIST", "PAYS AGAIN", "RESERVED", "SAVED", "SPENT", "TOOK"}
+_RIGHT = _AMOUNTS | {"ANSWERED", "ANSWERS", "ATTEMPT", "REQUESTS", "ROWS", "TOKENS IN", "TOKENS OUT"}
 
 
 def one_line(status: Status) -> str:
@@ -85,7 +86,8 @@ def job_cells(status: Status) -> tuple[str, ...]:
     submitted = datetime.fromtimestamp(status.submitted_at).astimezone().strftime("%Y-%m-%d %H:%M")
     cost = usd(status.cost_usd) or "?"
     name = status.name or "-"
-    return status.job_id, status.state, count(status.rows), _answered_share(status), cost, submitted, name
+    state = "pruned" if status.pruned_at else status.state
+    return status.job_id, state, count(status.rows), _answered_share(status), cost, submitted, name
 
 
 def batch_cells(status: Status, *, now: float) -> list[tuple[str, ...]]:
@@ -140,6 +142,20 @@ def usd(amount: float | None) -> str:
     if 0 < amount < 0.0001:  # noqa: PLR2004  # the smallest amount that four digits show
         return "<$0.0001"
     return f"${amount:,.4f}" if 0 < amount < 0.1 else f"${amount:,.2f}"  # noqa: PLR2004  # a dime
+
+
+def day(moment: float) -> str:
+    """Write the local day of a moment, given in seconds since the epoch."""
+    return datetime.fromtimestamp(moment).astimezone().date().isoformat()
+
+
+def size(number: float) -> str:
+    """Write bytes with three digits: `4.2 kB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:  # noqa: PLR2004  a thousand of one is one of the next
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"
 
 
 def duration(seconds: float) -> str:

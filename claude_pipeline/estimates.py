@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from claude_pipeline.display import Fact, columns, count, plural, usd
+from claude_pipeline.display import Fact, columns, count, plural, size, usd
 
 _HEADER = ("", "EXPECTED", "LOW", "HIGH", "WORST CASE")
 _CELL = "padding:0 0 0 2em;text-align:right"
@@ -129,7 +129,7 @@ def _facts(estimate: Estimate) -> list[Fact]:
     ]
     if not estimate.to_send:
         return [*known, ("Cost", "nothing, for there is nothing to send")]
-    batches = f"{count(estimate.batches)} in {plural(estimate.waves, 'wave')}, {_bytes(estimate.body_bytes)}"
+    batches = f"{count(estimate.batches)} in {plural(estimate.waves, 'wave')}, {size(estimate.body_bytes)}"
     return [*known, ("Batches", batches), ("Tokens in", _tokens_in(estimate))]
 
 
@@ -158,14 +158,6 @@ def _tokens_in(estimate: Estimate) -> str:
 
 def _share(share: float) -> str:
     return f"{100 * share:.2g}%" if share < 1 else f"{100 * share:.0f}%"
-
-
-def _bytes(size: int) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:  # noqa: PLR2004  a thousand of one is one of the next
-            return f"{size:.3g} {unit}"
-        size /= 1000  # type: ignore[assignment]
-    return f"{size:,.1f} GB"
 
 
 def _figures(estimate: Estimate) -> Iterator[Sequence[str]]:

@@ -110,7 +110,8 @@ def _categorical(values: _Values) -> "pd.Categorical":
 
 
 def _levels(index: "pd.Index[Any]") -> list["pd.Index[Any]"]:
-    return [index.get_level_values(level) for level in range(index.nlevels)]
+    unnamed = index.set_names([None] * index.nlevels)  # a level that is called 1 would be taken for the second
+    return [unnamed.get_level_values(level).rename(name) for level, name in enumerate(index.names)]
 
 
 def _readable(metadata: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

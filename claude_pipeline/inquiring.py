@@ -186,8 +186,8 @@ class Answers:
 
     def _lengths_of_job(self, job: JobRecord) -> list[Floats]:
         shards = self.store.ledger.own_shards(job.job_id)
-        collected = [s.results_id for s in shards if s.results_id and s.state == "collected" and not s.asking]
-        return [self._lengths_of(results_id) for results_id in collected]
+        kept = [s for s in shards if s.results_id and s.state == "collected" and not s.pruned_at]
+        return [self._lengths_of(shard.results_id) for shard in kept if not shard.asking]
 
     def _lengths_of(self, results_id: str) -> Floats:
         with open_parquet(self.store.results_path(results_id)) as file:

@@ -11,13 +11,14 @@ import pyarrow as pa
 from claude_pipeline.advancing import Advance
 from claude_pipeline.cards import card
 from claude_pipeline.choosing import Rows, choose
-from claude_pipeline.display import one_line
+from claude_pipeline.display import day, one_line
 from claude_pipeline.errors import (
     AccountError,
     ApiError,
     InputError,
     JobBlockedError,
     PipelineError,
+    StoreError,
     UnknownJobError,
     WaitTimeoutError,
 )
@@ -81,6 +82,21 @@ class Job:
         record = self._store.ledger.job(self.job_id)
         if record is None:
             raise UnknownJobError(self.job_id, store=str(self._store.path), known=[])
+        return record
+
+    @property
+    def kept_record(self) -> JobRecord:
+        """What the ledger says of it, as long as the store has its input and answers.
+
+        Raises:
+            StoreError: They were pruned.
+        """
+        record = self._record
+        if record.pruned_at is not None:
+            raise StoreError(
+                f"{self.job_id} has no answers any more: they were pruned on {day(record.pruned_at)}. "
+                "Submit the same table again to have it answered anew, and paid for again."
+            )
         return record
 
     @property
@@ -184,8 +200,9 @@ class Job:
 
         Before the end the rows without a result have null in `result_type`.
         """
-        schema = output_schema(self._store, self._record)
-        return restore(pa.Table.from_batches(output_batches(self._store, self._record, schema), schema))
+        record = self.kept_record
+        schema = output_schema(self._store, record)
+        return restore(pa.Table.from_batches(output_batches(self._store, record, schema), schema))
 
     def to_pandas(self, **options: Any) -> "pd.DataFrame":  # noqa: ANN401  what pyarrow.Table.to_pandas takes
         """Return the same as a DataFrame; what was submitted as one has its dtypes and its index again."""
@@ -212,21 +229,21 @@ class Job:
         Raises:
             OutputError: The suffix is unknown, or the place cannot be written.
         """
-        return write(self._store, self._record, path)
+        return write(self._store, self.kept_record, path)
 
     def failed(self) -> "pd.DataFrame":
         """Return the rows without an answer: their columns and errors, labeled as in `to_pandas`.
 
         Rows with a blank prompt are not among them; before the end, nor are those that may still be answered.
         """
-        record = self._record
+        record = self.kept_record
         picked = pick(self._store, record, "failed")
         frame = arrow_to_frame(restore(picked.table))
         return frame.set_axis(labels(self._store, record)[picked.positions], axis="index")
 
     def pick(self, which: Which) -> Picked:
         """Return the "failed" rows, or those whose answer was "truncated" at `max_tokens`, without pandas."""
-        return pick(self._store, self._record, which)
+        return pick(self._store, self.kept_record, which)
 
     def estimate_again(self, rows: Rows, *, salt: str | None = None, exact: int | None = None) -> "Estimate":
         """Estimate what `ask_again` of the same rows would cost; it sends nothing.
@@ -272,7 +289,7 @@ class Job:
     def _again(self, rows: Rows, *, salt: str | None, max_cost_usd: float | None = None) -> "Again":
         from claude_pipeline.again import Again  # noqa: PLC0415 - what estimates is loaded by those who need it
 
-        record = self._record
+        record = self.kept_record
         chosen = choose(rows, count=record.rows, index=lambda: labels(self._store, record))
         return Again.of(self._store, record, chosen, salt=salt, max_cost_usd=max_cost_usd)
 
@@ -290,12 +307,14 @@ class Job:
         ledger = self._store.ledger
         for shard in ledger.shards(session.account, PLANNED, job_id=self.job_id):
             ledger.move(shard.shard, PLANNED, not_before=0.0, refusals=0, reason=None)
-        record = self._record
-        if record.state != "ended" or record.unanswered or Settings.of(record).retries:
-            states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
-            # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
-            forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
-            ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten)
+        with ledger.transaction():
+            ledger.hold_job(self.job_id)
+            record = self.kept_record
+            if record.state != "ended" or record.unanswered or Settings.of(record).retries:
+                states: tuple[JobState, ...] = ("blocked", "canceling", "ended")
+                # Without an owner, for who was planning a later asking when the job was canceled would go on with that.
+                forgotten = dict.fromkeys(("owner", "reason", "unanswered", "ended_at"))
+                ledger.move_job(self.job_id, states, state="planning", asking=0, **forgotten)
         return self.advance()
 
 

@@ -91,6 +91,7 @@ def end_stream(store: Store, shard: Shard) -> None:
         left = {} if is_wanted else failed
         if not ledger.move(shard.shard, STREAMING, owned_by=shard.owner, **outcome.recorded(left)):
             return
+        ledger.record_usage(shard.shard, outcome.spending.models.values())
         ledger.fail(shard, members, left)
         if is_wanted and failed:
             ledger.split_off(shard, members, sorted(failed), attempt=shard.attempt)
@@ -98,9 +99,9 @@ def end_stream(store: Store, shard: Shard) -> None:
 
 
 def _write_results(store: Store, shard: Shard, members: Members) -> Outcome:
-    outcome = Outcome(typed_by(Settings.of(store.ledger.planner_of(shard)).answers))
     stream_id = shard.stream_id or ""
     prices = PriceList(datetime.now(UTC), store=store.path, share=LIST_PRICE)
+    outcome = Outcome(prices, typed_by(Settings.of(store.ledger.planner_of(shard)).answers))
     with store.spool() as file, store.replacing(store.results_path(stream_id)) as path:
         spool, attempts = _spool(store.journal_path(stream_id), members, file)
         with pq.ParquetWriter(path, STREAM_SCHEMA, compression="zstd", compression_level=1) as writer:

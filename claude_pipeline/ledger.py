@@ -6,6 +6,7 @@ has one claim, and a shard or a planning one owner at a time.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from claude_pipeline.books import Books
 from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.records import (
@@ -21,13 +22,12 @@ from claude_pipeline.records import (
     ShardState,
 )
 from claude_pipeline.shards import Members
-from claude_pipeline.states import States
 
 _TALLIES = {number: tally for tally, number in FAILED.items()}
 _LOOKUP = 10_000
 
 
-class Ledger(States):
+class Ledger(Books):
     """The record of one store."""
 
     # Claims

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 
 from claude_pipeline.derived import AnswerOptions, Derived
+from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import FAILED
 from claude_pipeline.results import Decoded, Verdict
+from claude_pipeline.spending import Spending
 from claude_pipeline.status import total_usd
 
 # What the ledger sums up of a results file, and where it stands there.
@@ -33,11 +35,13 @@ class Outcome:
     """What a shard came to.
 
     Attributes:
+        prices: What its answers were priced at.
         typed: What types its answers, if they have to fit something.
         misfits: Answers that do not.
         unanswered: For a position, what it came to instead of an answer, and the verdict on that.
     """
 
+    prices: PriceList
     typed: Derived | None = None
     tallies: Counter[str] = field(default_factory=Counter)
     stop_reasons: Counter[str] = field(default_factory=Counter)
@@ -47,6 +51,10 @@ class Outcome:
     cache_saved_usd: float | None = 0.0
     unanswered: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
     account_message: str = ""
+    spending: Spending = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spending = Spending(self.prices)
 
     def add(self, first: int, decoded: Decoded) -> None:
         """Count a run of results whose first stands at a position of the shard."""
@@ -67,6 +75,7 @@ class Outcome:
         return [position for position, (_, judged) in self.unanswered.items() if judged == verdict]
 
     def _add_usage(self, decoded: Decoded) -> None:
+        self.spending.add(decoded.batch)
         for kind, column in _TOKENS.items():
             self.tokens[kind] += pc.sum(decoded.batch.column(column)).as_py() or 0
         costs = decoded.batch.column("cost_usd")

@@ -110,6 +110,14 @@ class PriceList:
         rates = self._rates_of(model, usage)
         return None if rates is None else rates.usd(usage, self._share)
 
+    def list_usd(self, model: str, cost_usd: float | None, *, searches: int) -> float | None:
+        """Return what answers of a model that cost so much would have cost at list price."""
+        tiers = self.tiers(model) if searches else ()
+        if cost_usd is None or (searches and not tiers):
+            return None
+        searched = tiers[0].web_search * searches if searches else 0.0
+        return (cost_usd - searched) / self._share + searched
+
     def cache_saved_usd(self, model: str, usage: TokenUsage) -> float | None:
         """Return what the cache saved on an answer; 0 without a cache, whatever the model."""
         if not (usage.cache_read or usage.cached_for_later):

@@ -41,6 +41,22 @@ class Claim(NamedTuple):
     failed: int
 
 
+class ModelUsage(NamedTuple):
+    """What one model has answered in a shard, and what that has cost.
+
+    `cost_usd` is what was paid, `list_usd` the same at list price; None without a known price.
+    """
+
+    model: str
+    answers: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_usd: float | None
+    list_usd: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """A row of `jobs`.

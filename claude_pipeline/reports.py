@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from claude_pipeline.display import plural
+from claude_pipeline.display import day, plural
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord, Shard, ShardState
@@ -71,6 +71,7 @@ def report(store: Store, job: JobRecord, *, notes: Sequence[Note] = ()) -> Statu
         refused=sum(shard.refused for shard in own),
         paused=sum(shard.paused for shard in own),
         misfits=sum(shard.misfits for shard in own),
+        pruned_at=job.pruned_at,
     )
 
 
@@ -149,6 +150,8 @@ def _batch(shard: Shard) -> BatchStatus:
 
 
 def _reason(store: Store, job: JobRecord, awaited: Sequence[Shard], notes: Sequence[str]) -> str | None:
+    if job.pruned_at is not None:
+        return f"Its input and answers were pruned on {day(job.pruned_at)}. Its figures are kept."
     told = [*notes, *(shard.reason for shard in awaited if shard.reason and shard.state != "collected")]
     if told:
         return " ".join(dict.fromkeys(told))

@@ -285,6 +285,15 @@ def _message_row(message: _Message, line: bytes, cost_usd: float | None) -> _Row
     )
 
 
+def searches_of(line: bytes) -> int:
+    """Count the web searches that a result line has been billed for."""
+    match _decode_line(line).result:
+        case _Succeeded(message=_Message(usage=usage)) | _Errored(spent=_Spent(usage=usage)):
+            return usage.server_tool_use.web_search_requests if usage.server_tool_use else 0
+        case _:
+            return 0
+
+
 def _spent(spent: _Spent, prices: PriceList) -> _Row:
     usage = spent.usage
     return (

@@ -49,13 +49,16 @@ def start(
     PriceList(datetime.now(UTC), store=store.path)
     digest = _digest(taken, settings.form)
     job_id = _job_id(store.ledger.account_name(session.account), name, digest, settings)
-    is_new = store.ledger.job(job_id) is None
+    known = store.ledger.job(job_id)
+    is_new = known is None or known.pruned_at is not None
     if preflight and is_new:
         check_first(session.api, settings.form, taken.path, label=taken.label, id_column=settings.id_column)
     if is_new:
         _check_cost(store, session, settings, estimated)
-    store.keep_input(taken.path, job_id)
-    store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
+    with store.ledger.transaction():
+        store.ledger.hold_job(job_id)  # whoever prunes it may still be removing the input
+        store.keep_input(taken.path, job_id)
+        store.ledger.add_job(job_id, account=session.account, name=name, settings=settings, rows=taken.rows)
     return job_id
 
 

@@ -13,8 +13,8 @@ from claude_pipeline.records import OPEN_JOBS, QUEUED, JobRecord, Shard, ShardSt
 from claude_pipeline.shards import Members
 from claude_pipeline.status import JobState
 
-_JOB = ", ".join(f"jobs.{field.name}" for field in fields(JobRecord))
-_SHARD = ", ".join(f"shards.{field.name}" for field in fields(Shard))
+JOB_COLUMNS = ", ".join(f"jobs.{field.name}" for field in fields(JobRecord))
+SHARD_COLUMNS = ", ".join(f"shards.{field.name}" for field in fields(Shard))
 
 
 class States:
@@ -27,19 +27,6 @@ class States:
     def transaction(self) -> AbstractContextManager[None]:
         """Run what the body does as one transaction."""
         return self._database.transaction()
-
-    @property
-    def max_cost_usd(self) -> float | None:
-        """What the store may cost each account in dollars, if that is limited."""
-        rows = self._database.rows("SELECT value FROM meta WHERE key = 'max_cost_usd'")
-        return float(rows[0][0]) if rows else None
-
-    def limit_cost(self, max_cost_usd: float | None) -> None:
-        """Limit what the store may cost each account, or no longer."""
-        with self.transaction():
-            self._database.run("DELETE FROM meta WHERE key = 'max_cost_usd'")
-            if max_cost_usd is not None:
-                self._database.run("INSERT INTO meta VALUES ('max_cost_usd', ?)", (repr(max_cost_usd),))
 
     # Accounts and jobs
 
@@ -72,9 +59,13 @@ class States:
         self._database.run("UPDATE accounts SET polled_at = 0 WHERE account = ?", (account,))
 
     def add_job(self, job_id: str, *, account: int, name: str | None, settings: msgspec.Struct, rows: int) -> None:
-        """Open a job that is still to be planned; one that exists takes the new settings and the time."""
+        """Open a job that is still to be planned; one that exists takes the new settings and the time.
+
+        One that is pruned has nothing left, and begins anew.
+        """
         with self.transaction():
             now = self.now()
+            self._revive(job_id, now)
             self._database.run(
                 "INSERT INTO jobs (job_id, account, name, state, settings, rows, created_at, submitted_at)"
                 " VALUES (?, ?, ?, 'planning', ?, ?, ?, ?)"
@@ -83,15 +74,22 @@ class States:
                 (job_id, account, name, msgspec.json.encode(settings).decode(), rows, now, now),
             )
 
+    def _revive(self, job_id: str, now: float) -> None:
+        anew = "state = 'planning', asking = 0, reason = NULL, unanswered = NULL, owner = NULL, ended_at = NULL"
+        sql = f"UPDATE jobs SET {anew}, pruned_at = NULL, created_at = ? WHERE job_id = ? AND pruned_at IS NOT NULL"
+        if self._database.run(sql, (now, job_id)):
+            pruned = "SELECT shard FROM shards WHERE pruned_at IS NOT NULL"
+            self._database.run(f"DELETE FROM job_shards WHERE job_id = ? AND shard IN ({pruned})", (job_id,))
+
     def job(self, job_id: str) -> JobRecord | None:
         """Return a job, or None."""
-        rows = self._database.rows(f"SELECT {_JOB} FROM jobs WHERE job_id = ?", (job_id,))
+        rows = self._database.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ?", (job_id,))
         return JobRecord(*rows[0]) if rows else None
 
     def jobs(self, states: Collection[JobState] | None = None, *, account: int | None = None) -> list[JobRecord]:
         """List jobs, the one submitted last at the end."""
         where, parameters = conditions(states, account)
-        rows = self._database.rows(f"SELECT {_JOB} FROM jobs{where} ORDER BY submitted_at, job_id", parameters)
+        rows = self._database.rows(f"SELECT {JOB_COLUMNS} FROM jobs{where} ORDER BY submitted_at, job_id", parameters)
         return [JobRecord(*row) for row in rows]
 
     def move_job(
@@ -107,7 +105,7 @@ class States:
 
     def planner_of(self, shard: Shard) -> JobRecord:
         """Return the job that planned a shard."""
-        rows = self._database.rows(f"SELECT {_JOB} FROM jobs WHERE job_id = ?", (shard.job_id,))
+        rows = self._database.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ?", (shard.job_id,))
         return JobRecord(*rows[0])
 
     def shard(self, shard: int) -> Shard:
@@ -117,7 +115,7 @@ class States:
         raise LookupError(shard)
 
     def _find(self, shard: int) -> Shard | None:
-        rows = self._database.rows(f"SELECT {_SHARD} FROM shards WHERE shard = ?", (shard,))
+        rows = self._database.rows(f"SELECT {SHARD_COLUMNS} FROM shards WHERE shard = ?", (shard,))
         return Shard(*rows[0]) if rows else None
 
     def members(self, shard: int) -> Members:
@@ -133,23 +131,30 @@ class States:
         if job_id is not None:
             where += " AND shard IN (SELECT shard FROM job_shards WHERE job_id = ?)"
             parameters += (job_id,)
-        rows = self._database.rows(f"SELECT {_SHARD} FROM shards{where} ORDER BY shard", parameters)
+        rows = self._database.rows(f"SELECT {SHARD_COLUMNS} FROM shards{where} ORDER BY shard", parameters)
         return [Shard(*row) for row in rows]
 
     def own_shards(self, job_id: str) -> list[Shard]:
-        """List the shards that a job planned."""
-        rows = self._database.rows(f"SELECT {_SHARD} FROM shards WHERE job_id = ? ORDER BY shard", (job_id,))
+        """List the shards that a job planned; of one that has begun anew, those that are left and the new ones."""
+        sql = (
+            f"SELECT {SHARD_COLUMNS} FROM shards JOIN jobs USING (job_id) WHERE shards.job_id = ?"
+            " AND (shards.pruned_at IS NULL OR jobs.pruned_at IS NOT NULL) ORDER BY shard"
+        )
+        rows = self._database.rows(sql, (job_id,))
         return [Shard(*row) for row in rows]
 
     def awaited_shards(self, job_id: str) -> list[Shard]:
         """List the shards that a job waits for, its own and others'."""
-        sql = f"SELECT {_SHARD} FROM shards JOIN job_shards USING (shard) WHERE job_shards.job_id = ? ORDER BY shard"
+        sql = (
+            f"SELECT {SHARD_COLUMNS} FROM shards JOIN job_shards USING (shard)"
+            " WHERE job_shards.job_id = ? ORDER BY shard"
+        )
         return [Shard(*row) for row in self._database.rows(sql, (job_id,))]
 
     def waiting_jobs(self, shard: int, states: Collection[JobState] = OPEN_JOBS) -> list[JobRecord]:
         """List the jobs in these states that wait for a shard."""
         sql = (
-            f"SELECT {_JOB} FROM jobs JOIN job_shards USING (job_id)"
+            f"SELECT {JOB_COLUMNS} FROM jobs JOIN job_shards USING (job_id)"
             f" WHERE job_shards.shard = ? AND jobs.state IN ({marks(states)}) ORDER BY jobs.created_at"
         )
         return [JobRecord(*row) for row in self._database.rows(sql, (shard, *states))]
@@ -166,6 +171,8 @@ class States:
         self, shard: int, states: Collection[ShardState], *, owned_by: str | None = None, **changes: object
     ) -> bool:
         """Change a shard in one of these states (and held by this owner, if one is given); tell whether it was."""
+        if changes.get("state") == "collected":
+            changes["collected_at"] = self.now()
         held, owner = _held_by(owned_by)
         sql = f"UPDATE shards SET {assignments(changes)} WHERE shard = ? AND state IN ({marks(states)}){held}"
         with self.transaction():

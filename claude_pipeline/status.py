@@ -113,6 +113,7 @@ class Status:
         created_at: Seconds since the epoch.
         submitted_at: Of the last submit of this same job; seconds since the epoch.
         ended_at: Seconds since the epoch.
+        pruned_at: When its input and answers were removed from the store, in seconds since the epoch; its figures stay.
         again: Where further requests stand, which ask again what was cut off or did not fit.
         truncated: Answers to its own requests, of all askings, that were cut off at `max_tokens`.
         refused: Those that Claude refused to give.
@@ -151,6 +152,7 @@ class Status:
     refused: int = 0
     paused: int = 0
     misfits: int = 0
+    pruned_at: float | None = None
 
     @property
     def prompt_tokens(self) -> int:

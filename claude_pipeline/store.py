@@ -101,6 +101,41 @@ class Store:
         except OSError as error:
             raise cannot_write(target.parent, error) from error
 
+    # What is pruned
+
+    def job_ids(self) -> set[str]:
+        """Name the jobs that have files."""
+        return {path.name for path in (self.path / "jobs").iterdir() if path.is_dir()}
+
+    def results_ids(self) -> set[str]:
+        """Name the batches and streams that have results."""
+        return {path.stem for path in (self.path / "results").glob("[!.]*.parquet")}
+
+    def job_bytes(self, job_id: str) -> int:
+        """Return how much room a job's own files take."""
+        return sum(path.stat().st_size for path in (self.path / "jobs" / job_id).glob("*"))
+
+    def results_bytes(self, results_id: str) -> int:
+        """Return how much room results take."""
+        path = self.results_path(results_id)
+        return path.stat().st_size if path.exists() else 0
+
+    def remove_job(self, job_id: str) -> None:
+        """Remove a job's own files."""
+        self._remove(self.path / "jobs" / job_id)
+
+    def remove_results(self, results_id: str) -> None:
+        """Remove results."""
+        self._remove(self.results_path(results_id))
+
+    def _remove(self, path: Path) -> None:
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass  # another process removes it as well
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+
     @contextmanager
     def spool(self) -> Iterator[BinaryIO]:
         """Open a file that is gone when the body is done, or the process."""

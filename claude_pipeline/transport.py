@@ -70,22 +70,21 @@ class Transport:
 
     def _call(
         self,
-        method: Literal["get", "post"],
+        method: Literal["get", "post", "delete"],
         path: str,
         *,
         content: Iterable[bytes] | None = None,
-        stream: bool = False,
+        stream: bool | None = None,
         **options: Any,  # noqa: ANN401  the SDK's own request options
     ) -> "httpx2.Response":
         import anthropic  # noqa: PLC0415  loaded with the client
         import httpx2  # noqa: PLC0415
 
-        body: dict[str, Any] = {} if method == "get" else {"content": content}
+        taken = {"content": content if method == "post" else None, "stream": stream}
+        given = {name: value for name, value in taken.items() if value is not None}
         try:
             call: Any = getattr(self._client, method)
-            answer: httpx2.Response = call(
-                path, cast_to=httpx2.Response, options=options | {"max_retries": 0}, stream=stream, **body
-            )
+            answer: httpx2.Response = call(path, cast_to=httpx2.Response, options=options | {"max_retries": 0}, **given)
         except anthropic.APIStatusError as error:
             raise self._refused(error) from None
         except anthropic.APIConnectionError as error:

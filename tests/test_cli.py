@@ -28,7 +28,9 @@ COMMANDS = [
     "compare",
     "cancel",
     "resume",
+    "costs",
     "budget",
+    "prune",
     "sandbox",
     "demo",
 ]

@@ -146,6 +146,12 @@ def test_a_frame_comes_back_with_its_dtypes_and_its_index(folder, frame):
     assert list(map(type, got.index.names)) == list(map(type, frame.index.names))
 
 
+def test_a_level_of_an_index_may_be_called_by_the_number_of_another(folder):
+    index = pd.MultiIndex.from_arrays([pd.Index([1, 2], dtype="int8"), pd.Index(["a", "b"])], names=[None, 0])
+    frame = pd.DataFrame({"text": ["x", "y"]}, index=index)
+    pd.testing.assert_frame_equal(frame_back(frame, folder), frame)
+
+
 @settings(max_examples=20)
 @given(st.data())
 def test_what_python_put_into_cells_comes_back_of_the_same_type(folder, data):

@@ -18,6 +18,7 @@ folder, base_url = sys.argv[1:]
 job = cp.submit(f"{folder}/prompts.csv", template="{id}: {text}", model="claude-haiku-4-5", max_tokens=9,
                 id_column="id", store=f"{folder}/store", base_url=base_url, max_batch_requests=2)
 job.wait(poll_interval=0)
+print(cp.costs(by="model", store=f"{folder}/store"))
 print(job.write(f"{folder}/answers.csv"), job.write(f"{folder}/answers.parquet"), job)
 """
 

@@ -441,6 +441,7 @@ def test_a_store_of_the_first_schema_is_brought_to_this_one_with_all_that_it_hol
     add_shard(ledger, job, 1, 2, 3)
     del ledger
     with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE shard_models")
         connection.execute("ALTER TABLE accounts DROP COLUMN polled_at")
         connection.execute("ALTER TABLE shards DROP COLUMN missing_from")
         connection.execute("ALTER TABLE shards DROP COLUMN api_ahead")

@@ -5,8 +5,10 @@ from claude_pipeline.cli.comparing import compare
 from claude_pipeline.cli.estimating import estimate
 from claude_pipeline.cli.following import advance, budget, cancel, list_jobs, resume, status, wait, write
 from claude_pipeline.cli.mending import ask_again, failed
+from claude_pipeline.cli.pruning import prune
 from claude_pipeline.cli.rehearsing import sandbox
 from claude_pipeline.cli.shell import Shell
+from claude_pipeline.cli.spending import costs
 from claude_pipeline.cli.streaming import stream
 from claude_pipeline.cli.trying import demo
 
@@ -45,7 +47,9 @@ main = Shell(
         compare,
         cancel,
         resume,
+        costs,
         budget,
+        prune,
         sandbox,
         demo,
     ],
