@@ -157,7 +157,8 @@ def entries_of(each: griffe.Object, name: str) -> list[Entry]:
         return [*class_entries(each, name, "###")]
     if isinstance(each, griffe.Function):
         return [function_entry(each, f"### {name}", name)]
-    entry = Entry(f"### {name}", f"{name} = {each.value}" if isinstance(each, griffe.Attribute) and each.value else "")
+    value = f"{name} = {each.value}" if isinstance(each, griffe.Attribute) else ""
+    entry = Entry(f"### {name}", value if len(value) <= WIDTH else "")
     described(each, entry)
     return [entry]
 
