@@ -15,6 +15,7 @@ from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate, ModelEstimate, Range
 from claude_pipeline.forms import RequestOptions, build_form
 from claude_pipeline.inquiring import Inquiry
+from claude_pipeline.keywords import named
 from claude_pipeline.planning import Limits, check_limits
 from claude_pipeline.pricing import PRICES_FILE, PriceList
 from claude_pipeline.sessions import StorePath, existing_store
@@ -32,6 +33,7 @@ _OF_SUBMIT_ALONE = frozenset(
 )
 
 
+@named(*RequestOptions.__optional_keys__, *_OF_SUBMIT_ALONE)
 def estimate(
     source: Source,
     *,

@@ -71,6 +71,12 @@ def reading(path: Place) -> Iterator[None]:
         raise StoreError(f"{path} cannot be read ({words}). Bring it back from a backup, or submit anew.") from error
 
 
+_WAYS_OUT: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some room"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "Name a folder instead of a file"),
+}
+
+
 def make_folder(path: Path, *, mode: int = 0o777) -> None:
     """Make a folder, durably, unless it is there."""
     if not path.is_dir():
@@ -87,8 +93,7 @@ def make_file(path: Path, *, mode: int = 0o666) -> None:
 
 def cannot_write(folder: Path, error: OSError) -> StoreError:
     """Say why a folder takes no file, and the way out."""
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    way_out = "Free some room" if full else "Make it writable"
+    way_out = _WAYS_OUT.get(error.errno, "Make it writable")
     return StoreError(f"Cannot write to {folder}: {error.strerror or error}. {way_out} and run the same command again.")
 
 

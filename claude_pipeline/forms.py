@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from claude_pipeline.caching import Block, Cache, cache_control, cached, text_block
 from claude_pipeline.errors import InputError, MissingColumnError
+from claude_pipeline.keywords import nearest
 from claude_pipeline.parameters import ParamSlot, check_betas
 from claude_pipeline.prompts import Part, RequestForm, TextSlot, address_header
 from claude_pipeline.schemas import read_schema, with_output_format
@@ -125,8 +125,7 @@ def _check_kinds(options: RequestOptions) -> None:
     A misspelled argument would be passed over, and a text for a list taken for its letters.
     """
     for key in sorted(options.keys() - RequestOptions.__optional_keys__):
-        nearest = get_close_matches(key, RequestOptions.__optional_keys__, n=1)
-        raise TypeError(f"There is no argument {key!r}." + (f" Did you mean {nearest[0]!r}?" if nearest else ""))
+        raise TypeError(f"There is no argument {key!r}.{nearest(key, RequestOptions.__optional_keys__)}")
     for key in _TEXTS:
         value = options.get(key)
         if not isinstance(value, str | None):

@@ -3,6 +3,7 @@
 A batch would say the same hours later, once for every row.
 """
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -146,4 +147,7 @@ def _warn_of_short_prefix(api: BatchesApi, form: RequestForm, params: dict[str, 
 
 
 def _warn(words: str) -> None:
-    warnings.warn(words, PipelineWarning, stacklevel=8)  # where submit was called
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_globals.get("__name__", "").startswith("claude_pipeline."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(words, PipelineWarning, stacklevel=level)  # where submit was called

@@ -16,6 +16,7 @@ from claude_pipeline.errors import InputError
 from claude_pipeline.forms import RequestOptions
 from claude_pipeline.jobs import Job
 from claude_pipeline.journal import Journal, end_stream, open_journal
+from claude_pipeline.keywords import named
 from claude_pipeline.leases import LEASE_SECONDS, renewed
 from claude_pipeline.messages import MessagesApi
 from claude_pipeline.pace import Pace
@@ -90,6 +91,7 @@ class Stream(Iterator[StreamedRow]):
             close()
 
 
+@named(*RequestOptions.__optional_keys__)
 def stream(
     source: Source,
     *,

@@ -14,6 +14,7 @@ from claude_pipeline.errors import MissingColumnError, TooManyRowsError
 from claude_pipeline.estimating import estimate
 from claude_pipeline.forms import RequestOptions, build_form
 from claude_pipeline.jobs import Job
+from claude_pipeline.keywords import named
 from claude_pipeline.outputs import check_columns
 from claude_pipeline.parameters import check_params
 from claude_pipeline.planning import Limits, Mode, Settings, check_limits
@@ -50,6 +51,7 @@ class SubmitOptions(RequestOptions, total=False):
     max_attempts: int
 
 
+@named()
 def submit(
     source: Source,
     *,

@@ -33,6 +33,7 @@ class ArrowStream(Protocol):
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = StrPath | Sequence[StrPath] | ArrowStream
+"""A path, a glob or a list of Parquet or CSV files, a DataFrame, or anything with the Arrow PyCapsule interface."""
 
 _PARQUET_SUFFIXES = (".parquet", ".pq")
 _SUFFIXES = (*_PARQUET_SUFFIXES, ".csv")

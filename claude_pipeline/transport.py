@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from claude_pipeline.errors import ApiError, CredentialsError, InputError, PipelineError
 from claude_pipeline.logs import tell
 from claude_pipeline.parameters import check_client
-from claude_pipeline.refusals import code_of, seconds_of, type_of, words_of
+from claude_pipeline.refusals import UNAUTHORIZED, code_of, seconds_of, type_of, words_of
 from claude_pipeline.wire import decode
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class Transport:
 
     def _refused(self, error: "anthropic.APIStatusError") -> ApiError:
         message = self._masked(f"The API answered {error.status_code}: {words_of(error)}")
+        if error.status_code == UNAUTHORIZED:
+            message = f"{message.removesuffix('.')}. Check the API key."
         retry_after = seconds_of(error.response.headers.get("retry-after"))
         return ApiError(
             message, status=error.status_code, error_type=type_of(error), code=code_of(error), retry_after=retry_after

@@ -129,7 +129,8 @@ def test_every_status_has_its_consequence_and_is_asked_for_once(status, then):
     with answering(status, error(), **headers) as server, pytest.raises(CreateRefusedError) as refused:
         create(api_of(server))
     assert (refused.value.then, refused.value.status) == (then, status)
-    assert str(refused.value) == f"The API answered {status}: What the API says. (request req_7)"
+    way_out = ". Check the API key." if status == 401 else ""
+    assert str(refused.value) == f"The API answered {status}: What the API says. (request req_7){way_out}"
     assert len(server.seen) == 1
 
 

@@ -31,7 +31,7 @@ def test_materialize_all_is_one_click_and_the_answers_come_by_themselves(folder,
         page.get_by_role("button", name="Materialize all").click(timeout=60_000)
         expect(page.get_by_text("Launched run").first).to_be_visible(timeout=60_000)
         until(lambda: dagster.materializations("longest_summaries"))
-        page.set_viewport_size({"width": 1300, "height": 420})
+        page.set_viewport_size({"width": 1300, "height": 480})
         page.reload()
         expect(page.get_by_text("Materialized").nth(3)).to_be_visible(timeout=60_000)
         expect(page.get_by_text("Loading...")).to_have_count(0, timeout=60_000)

@@ -210,6 +210,18 @@ def test_scaffolding_writes_a_file_that_loads():
     }
 
 
+def test_a_source_is_scaffolded_as_it_is_found_from_where_it_was_typed(monkeypatch):
+    with create_defs_folder_sandbox() as project:
+        (project.project_root / "data").mkdir()
+        monkeypatch.chdir(project.project_root)
+        given = {"source": "data/reviews.csv"}
+        folder = project.scaffold_component(BatchComponent, defs_path="labels", scaffold_params=given)
+        with project.load_component_and_build_defs(defs_path=folder) as (component, _):
+            found = Path(component.source).resolve()
+
+    assert found == project.project_root.resolve() / "data" / "reviews.csv"
+
+
 WRONG = f"""type: {TYPE}
 
 attributes:

@@ -16,7 +16,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dagster._core.workspace.autodiscovery import loadable_targets_from_python_file
 from locations import LABELS, LABELS_BATCH, REPORT, REVIEWS, Location, asset_of, build_labels, report
 
 import claude_pipeline as cp
@@ -361,19 +360,6 @@ def test_definitions_load_neither_the_sdk_nor_the_network_nor_need_credentials(t
 
     assert (result.stderr, result.stdout.strip()) == ("", "[]")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/dagster.md"])
-def test_the_example_of_the_docs_loads_as_it_stands(tmp_path, page):
-    written = (Path(__file__).parent.parent / page).read_text()
-    begun = r"```python\n(import dagster as dg\nfrom claude_pipeline.dagster import .*?)```"
-    (example,) = re.findall(begun, written, re.DOTALL)
-    file = tmp_path / "example.py"
-    file.write_text(example)
-
-    (target,) = loadable_targets_from_python_file(str(file))
-
-    dg.Definitions.validate_loadable(target.target_definition)
 
 
 LOADING = """

@@ -173,3 +173,8 @@ def test_limits_that_are_none(limit):
     (name,) = limit
     with pytest.raises(Exception, match=name):
         ClaudeResource(**limit)
+
+
+def test_a_field_of_the_resource_that_there_is_not_names_the_nearest():
+    with pytest.raises(TypeError, match=r"no field 'budjet_usd'\. Did you mean 'budget_usd'\?"):
+        ClaudeResource(budjet_usd=5)

@@ -103,7 +103,7 @@ def build_batch_defs(
     if mode == "auto" and (request.get("on_invalid") or request.get("on_truncated")):
         raise cp.InputError("on_invalid= and on_truncated= ask again in batches. With mode='auto' leave them out.")
     check_partitions(partitions_def, column=partition_column, is_source=source is not None)
-    check_request(request, cp.SubmitOptions.__optional_keys__, builder="build_batch_defs")
+    check_request(request, cp.SubmitOptions.__optional_keys__, builder=build_batch_defs)
     asset_key = dg.AssetKey.from_coercible(key)
     upstream_key = None if upstream is None else dg.AssetKey.from_coercible(upstream)
     answers = Answers(

@@ -1,5 +1,6 @@
 """The YAML door: what it says is what `build_batch_defs` is called with."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
@@ -48,7 +49,9 @@ class BatchScaffolder(dg.Scaffolder[ScaffoldParams]):
     def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParams]) -> None:
         """Write the file."""
         params = request.params
-        table = {"upstream": params.upstream} if params.upstream else {"source": params.source or "reviews.parquet"}
+        # What is named on the command line lies where that is typed; in the file paths begin at the file.
+        source = os.path.relpath(params.source, request.target_path) if params.source else "reviews.parquet"
+        table = {"upstream": params.upstream} if params.upstream else {"source": source}
         asked = {"template": params.template, "model": params.model, "max_tokens": params.max_tokens}
         dg.scaffold_component(request, {"key": request.target_path.name, **table, **asked})
 

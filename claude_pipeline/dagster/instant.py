@@ -75,7 +75,7 @@ def build_stream_asset(
         "on_text",
         "on_event",
     }
-    check_request(request, taken, builder="build_stream_asset")
+    check_request(request, taken, builder=build_stream_asset)
     asset_key = dg.AssetKey.from_coercible(key)
     answers = Answers(
         asset_key,

@@ -1,7 +1,8 @@
 """What the builders of assets take: checked, and turned into what Dagster takes."""
 
+import inspect
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,6 +11,7 @@ import dagster as dg
 
 import claude_pipeline as cp
 from claude_pipeline.dagster.partitions import partition_file
+from claude_pipeline.keywords import nearest
 from claude_pipeline.places import Place, is_url, remote_path
 
 AssetKeyLike = str | Sequence[str] | dg.AssetKey
@@ -17,17 +19,19 @@ AssetKeyLike = str | Sequence[str] | dg.AssetKey
 _CODE_REFERENCES = "dagster/code_references"
 
 
-def check_request(request: Mapping[str, Any], taken: Collection[str], *, builder: str) -> None:
+def check_request(request: Mapping[str, Any], taken: Collection[str], *, builder: Callable[..., object]) -> None:
     """Make sure that a request has what it needs, and nothing else.
 
     Raises:
         TypeError: There is no such argument, or one is missing.
     """
     for name in request.keys() - taken:
-        raise TypeError(f"{builder} has no argument {name!r}. Of a request it takes: {', '.join(sorted(taken))}.")
+        hint = nearest(name, {*taken, *inspect.signature(builder).parameters})
+        hint = hint or f" Of a request it takes: {', '.join(sorted(taken))}."
+        raise TypeError(f"{builder.__name__} has no argument {name!r}.{hint}")
     for name in ("model", "max_tokens"):
         if name not in request and name not in (request.get("params_columns") or ()):
-            raise TypeError(f"{builder} needs the argument {name!r}.")
+            raise TypeError(f"{builder.__name__} needs the argument {name!r}.")
 
 
 def checked_output(path: str | Path | None, *, is_folder: bool = False) -> Place | None:
@@ -35,7 +39,9 @@ def checked_output(path: str | Path | None, *, is_folder: bool = False) -> Place
     if path is None:
         return None
     if not is_folder and not str(path).lower().endswith(".parquet"):
-        raise cp.OutputError(f"The answers of an asset are Parquet, but output_path is {str(path)!r}.")
+        raise cp.OutputError(
+            f"The answers of an asset are Parquet, but output_path is {str(path)!r}. Name a file that ends in .parquet."
+        )
     if is_url(path):  # nothing is asked of a server while definitions load
         return remote_path(path)
     return Path(cp.check_output(Path(path) / partition_file("any"))).parent if is_folder else cp.check_output(path)

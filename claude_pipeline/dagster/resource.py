@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import claude_pipeline as cp
 from claude_pipeline.dagster.partitions import partition_file
 from claude_pipeline.dagster.usage import Context, metered
+from claude_pipeline.keywords import nearest
 from claude_pipeline.places import Place
 from claude_pipeline.postgres import without_password
 
@@ -60,6 +61,14 @@ class ClaudeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         gt=0,
         description="Dollars that all jobs of the store may cost the account; what could cost more waits.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, given: Any) -> Any:  # noqa: ANN401  whatever pydantic is given
+        """Refuse a field that there is not: Dagster would pass over a misspelled budget."""
+        for name in given.keys() - cls.model_fields.keys():
+            raise TypeError(f"ClaudeResource has no field {name!r}.{nearest(name, cls.model_fields)}")
+        return given
 
     @classmethod
     def _is_dagster_maintained(cls) -> bool:

@@ -42,6 +42,7 @@ automation_sensor = _SharedSensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Runs assets with an automation condition, such as those downstream of answers.",
 )
+"""Runs assets with an automation condition; every `build_batch_defs` brings it along, one for a code location."""
 
 
 class Cursor(msgspec.Struct, omit_defaults=True):

@@ -15,6 +15,7 @@ from threading import Lock, Thread
 from time import sleep, time
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from claude_pipeline.keywords import named
 from claude_pipeline.sandbox.activity import Activity
 from claude_pipeline.sandbox.answers import AnswerFunction, answer_function, facts
 from claude_pipeline.sandbox.api import Api, ReceivedRequest
@@ -72,6 +73,7 @@ class Sandbox:
         DataError: On entering, when `data` cannot be written or read, or is another sandbox's.
     """
 
+    @named()
     def __init__(
         self,
         *,
