@@ -42,7 +42,7 @@ def read_identity(path: Place) -> Identity | None:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"{path} cannot be read ({error}). Bring it back from a backup.") from error

@@ -12,7 +12,6 @@ PipelineError
 ├── StoreError          the store cannot be used
 │   ├── UnknownJobError
 │   └── PlaceError      an object on S3 or GCS; as an input or output it is one of the errors above
-│       └── MissingPlaceError
 ├── ResultsError        results that do not agree with what was sent
 ├── JobBlockedError     a job that waits for its user
 └── WaitTimeoutError    a job that has not ended in time
@@ -124,10 +123,6 @@ class UnknownJobError(StoreError):
 
 class PlaceError(StoreError):
     """An object on S3 or GCS cannot be read or written."""
-
-
-class MissingPlaceError(PlaceError, FileNotFoundError):
-    """There is no such object."""
 
 
 class ResultsError(PipelineError):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from claude_pipeline.errors import MissingPlaceError, PipelineError, PlaceError
-from claude_pipeline.trouble import Verb, explain
+from claude_pipeline.errors import PipelineError, PlaceError
+from claude_pipeline.trouble import MissingPlaceError, Verb, explain
 
 _EXTRAS = {"s3": ("s3", "s3fs"), "gs": ("gcs", "gcsfs")}  # by scheme: the extra of ours, and what it installs
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from claude_pipeline.errors import MissingPlaceError, PlaceError
+from claude_pipeline.errors import PlaceError
 
 Verb = Literal["read", "written", "removed"]
 
@@ -36,6 +36,10 @@ _UNREACHABLE = {
 _SKEWED = {"RequestTimeTooSkewed"}
 _USER_INFO = re.compile(r"(?<=//)[^/@\s]*@")
 _LONGEST = 200
+
+
+class MissingPlaceError(PlaceError, FileNotFoundError):
+    """There is no such object."""
 
 
 def explain(error: Exception, url: str, *, verb: Verb) -> PlaceError:

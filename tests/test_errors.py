@@ -106,6 +106,12 @@ def store(_sandbox):
     return raised(cp.StoreError, cp.submit, "reviews.parquet", **asking), in_shell
 
 
+def place(_sandbox):
+    in_shell = run("--template", "{text}", "--store", "ftp://host/store")
+    asking = {"template": "{text}", "store": "ftp://host/store", **ASK}
+    return raised(cp.PlaceError, cp.submit, "reviews.parquet", **asking), in_shell
+
+
 def unknown_job(_sandbox):
     job = cp.submit("reviews.parquet", template="{text}", **ASK)
     nearly = job.job_id[:-1]
@@ -152,6 +158,7 @@ SCENARIOS = {
     cp.ApiError: api,
     cp.AccountError: account,
     cp.StoreError: store,
+    cp.PlaceError: place,
     cp.UnknownJobError: unknown_job,
     cp.ResultsError: results,
     cp.WaitTimeoutError: wait_timeout,
