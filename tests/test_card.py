@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_pipeline import display
+from claude_pipeline import outlook
 from claude_pipeline.cards import card
 from claude_pipeline.status import BatchStatus, RequestCounts, Saved, Status
 
@@ -168,6 +168,6 @@ def test_of_many_batches_those_that_run_and_those_that_ended_last_are_shown():
     ],
 )
 def test_a_card_says_what_happens_next_and_when(status, said):
-    upcoming = display.upcoming(status)
+    upcoming = outlook.upcoming(status)
     assert upcoming is None if said is None else said in upcoming
     assert ("Next" in words(status)) == (said is not None)

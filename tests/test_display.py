@@ -198,6 +198,17 @@ def test_a_job_that_asks_nothing_is_done_when_it_has_ended():
     assert display.percent(replace(nothing, state="planning")) == "0%"
 
 
+def test_on_a_narrow_board_only_the_ids_of_batches_are_cut():
+    batches = [BatchStatus(f"msgbatch_{n:024}", "in_progress", 5_000, 1, STARTED + n, None) for n in range(12)]
+    said = drawn(replace(RUNNING, batches=(*RUNNING.batches, *batches)), width=60).splitlines()
+    assert max(map(len, said)) <= 60
+    first = next(line for line in said if line.startswith("msgbatch_2"))
+    assert first.split() == ["msgbatch_2", "in_progress", "3,000", "1", "min", "23", "s", "-"]
+    assert sum("…" in line and "in_progress" in line for line in said) == 7
+    assert "… and 6 more batches" in [line.strip() for line in said]
+    assert "cost so far: $0.42" in " ".join(said)
+
+
 def test_an_open_batch_takes_until_now():
     took = [cells[-1] for cells in display.batch_cells(RUNNING, now=STARTED + 83)]
     assert took == ["1 min 0 s", "1 min 23 s"]

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 
 import click
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -12,11 +13,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from claude_pipeline import display
+from claude_pipeline import display, outlook
+from claude_pipeline.cli.output import STYLES
 from claude_pipeline.cli.shell import log_format
 from claude_pipeline.status import RequestCounts, Status
 
 OnStatus = Callable[[Status], None]
+
+_BATCHES = 8  # with the lines above them they fit the smallest terminal
+_BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "AGE", "TOOK")
 
 # Each state has a colour and a shape, so that the bar reads without colours too.
 _LOOKS = {
@@ -80,17 +85,36 @@ class Board:
 
 
 def board(status: Status, *, now: float) -> RenderableType:
-    """Draw a status: who, a bar of requests by state, batches, tokens, cost; `now` in seconds since the epoch."""
+    """Draw a status: who, a bar of requests by state, figures, the batches; `now` in seconds since the epoch."""
     elapsed = display.duration((status.ended_at or now) - status.created_at)
     lines: list[RenderableType] = [
         _edges(Text.assemble((status.job_id, "bold"), _asked(status)), Text(elapsed)),
         Bar(status.counts),
         _edges(_legend(status.counts), Text(display.percent(status))),
-        Text(_figures(status), no_wrap=True, overflow="ellipsis"),
+        Text(_figures(status)),
     ]
     if status.reason:
         lines.append(Text(status.reason, style="yellow" if status.state == "blocked" else "dim"))
+    if status.batches:
+        lines += [Text(), *_batches(status, now)]
     return Group(*lines)
+
+
+def _batches(status: Status, now: float) -> Iterator[RenderableType]:
+    """Draw a few batches in the order they were sent; on a narrow terminal their ids are cut, and nothing else."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in _BATCH_HEADER:
+        is_id = heading == _BATCH_HEADER[0]
+        table.add_column(heading, justify=display.alignment(heading), no_wrap=not is_id, overflow="ellipsis")
+    shown = outlook.nearest(status.batches, most=_BATCHES)
+    for batch in sorted(shown, key=attrgetter("created_at")):
+        age = display.duration(now - batch.created_at)
+        took = "-" if batch.ended_at is None else display.duration(batch.ended_at - batch.created_at)
+        state = Text(batch.processing_status, style=STYLES.get(batch.processing_status, ""))
+        table.add_row(Text(batch.batch_id), state, display.count(batch.requests), age, took)
+    yield table
+    if more := len(status.batches) - len(shown):
+        yield Text(f"… and {display.plural(more, 'more batch')}", style="dim")
 
 
 class Bar:
