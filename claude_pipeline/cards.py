@@ -82,7 +82,7 @@ def _facts(status: Status, now: float) -> str:
     known = [(label, escape(text)) for label, text in display.facts(status) if label not in _left_out(status)]
     at = next((place for place, (label, _) in enumerate(known, 1) if label == "Batches"), len(known))
     known[at:at] = [("", _batch(batch, now)) for batch in outlook.nearest(status.batches, most=_BATCHES)]
-    upcoming = outlook.upcoming(status)
+    upcoming = outlook.upcoming(status, now=now)
     lines = [*known, ("Next", escape(upcoming))] if upcoming else known
     return _div(_FACTS, "".join(_fact(label, html) for label, html in lines))
 
