@@ -41,6 +41,11 @@ def framed(content: str) -> str:
     return _div(_FRAME, content)
 
 
+def fact(label: str, html: str) -> str:
+    """Put HTML beside its label, on a line of its own."""
+    return f'<div style="display:flex"><span style="{_LABEL}">{escape(label)}</span> <span>{html}</span></div>'
+
+
 def card(status: Status, *, now: float) -> str:
     """Draw a status as one HTML element: no script, its styles inline, all that it shows escaped.
 
@@ -84,11 +89,7 @@ def _facts(status: Status, now: float) -> str:
     known[at:at] = [("", _batch(batch, now)) for batch in outlook.nearest(status.batches, most=_BATCHES)]
     upcoming = outlook.upcoming(status, now=now)
     lines = [*known, ("Next", escape(upcoming))] if upcoming else known
-    return _div(_FACTS, "".join(_fact(label, html) for label, html in lines))
-
-
-def _fact(label: str, html: str) -> str:
-    return f'<div style="display:flex"><span style="{_LABEL}">{escape(label)}</span> <span>{html}</span></div>'
+    return _div(_FACTS, "".join(fact(label, html) for label, html in lines))
 
 
 def _batch(batch: BatchStatus, now: float) -> str:
