@@ -62,10 +62,15 @@ def upcoming(status: Status, *, now: float) -> str | None:
         case "blocked":
             return "Nothing, until that is mended and resume() is called."
         case "ended" if status.unanswered:
-            again = " resume() asks them again." if status.batches else ""
-            return f"failed() shows the rows without an answer, and why.{again}"
+            return f"failed() shows the rows without an answer, and why.{_once_more(status, status.unanswered)}"
         case _:
             return None
+
+
+def _once_more(status: Status, unanswered: int) -> str:
+    """Say how they get one after all; what was not sent has to be mended first."""
+    again = " resume() asks them again." if unanswered > status.invalid and status.batches else ""
+    return f"{again} Mend what could not be sent and submit the table again." if status.invalid else again
 
 
 def _next_of_running(status: Status, now: float) -> str | None:

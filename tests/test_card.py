@@ -168,6 +168,8 @@ def test_of_many_batches_those_that_run_and_those_that_ended_last_are_shown():
         (replace(RUNNING, state="blocked"), "until that is mended and resume() is called"),
         (replace(ENDED, unanswered=2), "failed() shows the rows without an answer, and why. resume() asks them again."),
         (replace(ENDED, unanswered=2, batches=()), "failed() shows the rows without an answer, and why."),
+        (replace(ENDED, unanswered=2, invalid=1), "resume() asks them again. Mend what could not be sent and submit"),
+        (replace(ENDED, unanswered=2, invalid=2), "and why. Mend what could not be sent and submit the table again."),
         (ENDED, None),
     ],
 )
