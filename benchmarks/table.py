@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from .task import FIELDS, FILLER
 
 SCHEMA = pa.schema({"id": pa.int64(), "prompt": pa.string(), "shop": pa.string(), "price": pa.float64()})
-BLOCK_ROWS = 20_000
+BLOCK_ROWS, ROW_GROUP_ROWS = 20_000, 1 << 20
 SCATTER, WIDTH = 0x9E3779B97F4A7C15, 2**64
 SHOPS = ["Lisboa", "Zürich", "København", "Łódź", "東京", "São Paulo", "Nairobi", "Αθήνα"]
 PRODUCTS = ["kettle", "rain jacket", "desk lamp", "running shoe", "bread knife", "headset", "tent", "bicycle pump"]
@@ -64,11 +64,12 @@ def blocks(first: int, rows: int, *, distinct: int) -> Iterator[pa.RecordBatch]:
 
 
 def make(path: str, *, first: int, rows: int, distinct: int) -> None:
-    """Write an input table."""
+    """Write an input table, in row groups as large as pandas and pyarrow write them."""
     writer = pcsv.CSVWriter(path, SCHEMA) if path.endswith(".csv") else pq.ParquetWriter(path, SCHEMA)
     with writer:
-        for block in blocks(first, rows, distinct=distinct):
-            writer.write_batch(block)
+        for start in range(0, rows, ROW_GROUP_ROWS):
+            group = blocks(first + start, min(ROW_GROUP_ROWS, rows - start), distinct=distinct)
+            writer.write_table(pa.Table.from_batches(group, SCHEMA))
 
 
 def read(path: str, columns: list[str]) -> pa.Table:
