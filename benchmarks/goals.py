@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from .contestants import is_peer
+from .contestants import CONTESTANTS, is_peer
 from .records import Key, Measurement
 
 SMALL, MIDDLE, LARGE = 20_000, 100_000, 1_000_000
@@ -108,10 +108,16 @@ def _poll(of: Medians) -> Iterator[Goal]:
 
 
 def _peers(of: Medians) -> Iterator[Goal]:
-    for (work, who, rows), theirs in of.items():
-        if is_peer(who) and (ours := of.get((work, "ours", rows))):
-            yield Goal(f"CPU at {rows:,} rows, of {who}'s", ours.cpu_seconds / theirs.cpu_seconds, 1)
-            yield Goal(f"memory at {rows:,} rows, of {who}'s", ours.peak_mb / theirs.peak_mb, 1)
+    """Judge each peer at the size where we are least ahead."""
+    for peer in filter(is_peer, CONTESTANTS):
+        pairs = [
+            (of[work, "ours", rows], run)
+            for (work, who, rows), run in of.items()
+            if who == peer and (work, "ours", rows) in of
+        ]
+        for figure, name in (("cpu_seconds", "CPU"), ("peak_mb", "memory")) if pairs else ():
+            worst, rows = max((getattr(ours, figure) / getattr(theirs, figure), ours.rows) for ours, theirs in pairs)
+            yield Goal(f"{name}, of {peer}'s, at worst ({rows:,} rows)", worst, 1)
 
 
 def _whole(of: Medians) -> Iterator[Goal]:
