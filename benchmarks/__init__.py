@@ -1,1 +1,1 @@
-"""Measure claude_pipeline beside the loop of Anthropic's batch documentation."""
+"""What claude_pipeline costs, beside the documentation's loop, a hand-written floor and its peers."""

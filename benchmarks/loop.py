@@ -1,28 +1,33 @@
 """The same job by the loop of Anthropic's batch documentation, around a pandas frame.
 
-Its arguments: INPUT OUTPUT URL STORE. It is the loop at its best: a column is iterated, never
+Its arguments: INPUT OUTPUT URL STORE TASK. It is the loop at its best: a column is iterated, never
 `iterrows()`, and nothing is retried or kept.
 """
 
+import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import anthropic
 import pandas as pd
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages.batch_create_params import Request
 
+from .task import FIELDS, MAX_TOKENS, MODEL, OUTPUT_CONFIG
+
 MAX_BATCH_REQUESTS = 100_000
 
 
-def build_requests(prompts: pd.Series) -> list[Request]:
+def build_requests(prompts: pd.Series, *, max_tokens: int = 64, **asked: Any) -> list[Request]:  # noqa: ANN401 - the API's
     """Make one request a prompt, named by its row."""
     return [
         Request(
             custom_id=f"row-{row}",
             params=MessageCreateParamsNonStreaming(
-                model="claude-haiku-4-5", max_tokens=64, messages=[{"role": "user", "content": prompt}]
+                model=MODEL, max_tokens=max_tokens, messages=[{"role": "user", "content": prompt}], **asked
             ),
         )
         for row, prompt in prompts.items()
@@ -45,14 +50,30 @@ def answers(client: anthropic.Anthropic, requests: list[Request]) -> Iterator[tu
                 yield line.custom_id, line.result.message.content[0].text
 
 
+def add_fields(frame: pd.DataFrame, responses: dict[str, str]) -> None:
+    """Put the fields of the answers beside the rows."""
+    parsed = [json.loads(responses[f"row-{row}"]) for row in frame.index]
+    for name in FIELDS:
+        frame[name] = [fields[name] for fields in parsed]
+
+
 def main() -> None:
-    """Answer the prompts of a Parquet file."""
-    source, out, url, _store = sys.argv[1:]
-    frame = pd.read_parquet(source)
+    """Answer the prompts of a table."""
+    source, out, url, _store, task = sys.argv[1:]
+    is_csv = Path(source).suffix == ".csv"
+    frame = pd.read_csv(source) if is_csv else pd.read_parquet(source)
     client = anthropic.Anthropic(base_url=url)
-    responses = dict(answers(client, build_requests(frame["prompt"])))
-    frame["response"] = [responses.get(f"row-{row}") for row in frame.index]
-    frame.to_parquet(out)
+    asked = {"output_config": OUTPUT_CONFIG} if task == "fields" else {}
+    requests = build_requests(frame["prompt"], max_tokens=MAX_TOKENS[task], **asked)
+    responses = dict(answers(client, requests))
+    if task == "fields":
+        add_fields(frame, responses)
+    else:
+        frame["response"] = [responses.get(f"row-{row}") for row in frame.index]
+    if is_csv:
+        frame.to_csv(out, index=False)
+    else:
+        frame.to_parquet(out)
 
 
 if __name__ == "__main__":

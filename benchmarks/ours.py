@@ -1,17 +1,24 @@
-"""The main job as a user's script: submit, wait, write.
-
-Its arguments: INPUT OUTPUT URL STORE.
-"""
+"""The job as a user's script: submit, wait, write. Its arguments: INPUT OUTPUT URL STORE TASK."""
 
 import sys
 
 import claude_pipeline as cp
 
+from .task import MAX_TOKENS, MODEL, SCHEMA
+
 
 def main() -> None:
-    """Answer the prompts of a Parquet file."""
-    source, out, url, store = sys.argv[1:]
-    job = cp.submit(source, prompt_column="prompt", model="claude-haiku-4-5", max_tokens=64, store=store, base_url=url)
+    """Answer the prompts of a table."""
+    source, out, url, store, task = sys.argv[1:]
+    job = cp.submit(
+        source,
+        prompt_column="prompt",
+        model=MODEL,
+        max_tokens=MAX_TOKENS[task],
+        output_schema=SCHEMA if task == "fields" else None,
+        store=store,
+        base_url=url,
+    )
     job.wait(poll_interval=0.2)
     job.write(out)
 

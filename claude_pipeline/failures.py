@@ -97,6 +97,7 @@ def labels(store: Store, job: JobRecord) -> "pd.Index[Any]":
     """Return the index that `Job.to_pandas` gives its frame."""
     with open_parquet(store.input_path(job.job_id)) as file:
         described = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
-        names = [name for name in described if isinstance(name, str)]
-        table = file.read(columns=names)
+        table = file.read(columns=[name for name in described if isinstance(name, str)])
+        if not table.num_columns:  # a range of labels; a table without columns forgets how many rows it has
+            table = pa.table({"row": pa.nulls(file.metadata.num_rows)}).replace_schema_metadata(table.schema.metadata)
     return arrow_to_frame(restore(table)).index

@@ -174,16 +174,11 @@ class Store:
     def job_bytes(self, job_id: str) -> int:
         """Return how much room a job's own files take."""
         folder = self.path / "jobs" / job_id
-        if isinstance(folder, RemotePath):
-            return sum(path.version()[1] for path in folder.below())
-        return sum(path.stat().st_size for path in folder.glob("*"))
+        return sum(map(_size_of, folder.below() if isinstance(folder, RemotePath) else folder.glob("*")))
 
     def results_bytes(self, results_id: str) -> int:
         """Return how much room results take."""
-        path = self.results_path(results_id)
-        if not path.exists():
-            return 0
-        return path.version()[1] if isinstance(path, RemotePath) else path.stat().st_size
+        return _size_of(self.results_path(results_id))
 
     def remove_job(self, job_id: str) -> None:
         """Remove a job's own files."""
@@ -222,6 +217,14 @@ class Store:
                 yield Path(folder)
         except OSError as error:
             raise cannot_write(self._spool.parent, error) from error
+
+
+def _size_of(path: Place) -> int:
+    """Return how many bytes are there; none if somebody has just removed them."""
+    try:
+        return path.version()[1] if isinstance(path, RemotePath) else path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def find_store(path: str | os.PathLike[str] | None) -> Place:

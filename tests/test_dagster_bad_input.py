@@ -182,7 +182,9 @@ def test_a_check_that_there_is_not():
 
 
 def test_an_output_path_that_is_not_parquet():
-    with pytest.raises(cp.OutputError, match=r"are Parquet, but output_path is 'labels\.csv'\.$"):
+    with pytest.raises(
+        cp.OutputError, match=r"are Parquet, but output_path is 'labels\.csv'\. Name a file that ends in \.parquet\.$"
+    ):
         build_batch_defs(**REQUEST, source="reviews.csv", output_path="labels.csv")
 
 

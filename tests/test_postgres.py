@@ -298,16 +298,16 @@ def test_who_reads_and_then_writes_loses_no_update_however_many_do(tmp_path, url
         stores = [Store(tmp_path, url) for _ in range(8)]
     finally:
         postgres.execute("postgres", f"ALTER DATABASE {database_of(url)} RESET default_transaction_isolation")
-    stores[0].ledger.limit_cost(1.0)
+    stores[0].ledger.limit_cost(1.0, until=0.0)
 
     def raise_it(store):
         for _ in range(10):
             with store.ledger.transaction():
-                store.ledger.limit_cost(store.ledger.max_cost_usd + 1)
+                store.ledger.limit_cost(store.ledger.max_cost_usd() + 1, until=0.0)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(raise_it, stores))
-    assert stores[0].ledger.max_cost_usd == 81.0
+    assert stores[0].ledger.max_cost_usd() == 81.0
 
 
 def test_readers_wait_for_no_writer(tmp_path, url, postgres):

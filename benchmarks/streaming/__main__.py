@@ -12,8 +12,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.goals import Goal
 from benchmarks.measure import python
-from benchmarks.report import Goal
 
 KINDS = ("text", "tool")
 FEW, MANY = 500, {"bare": 40_500, "ours": 40_500, "helper": 4_500}  # what takes little needs much to be seen

@@ -46,6 +46,10 @@ def doctor(
     Exit codes, for monitors:
       0 all is well, or was repaired · 3 something needs a person
       1 the check-up failed: no store, or the API could not be asked
+
+    \b
+      claude-pipeline doctor
+      claude-pipeline doctor --fix
     """  # noqa: D301  # click keeps the lines after a backspace as they are
     if give_up_lost and not fix:
         raise click.UsageError("--give-up-lost goes with --fix.")
