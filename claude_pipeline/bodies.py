@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.errors import StoreError
+from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import Request
 from claude_pipeline.records import Shard
@@ -78,6 +79,16 @@ def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[R
             raise _changed_input(store, shard)
     if count < len(members):
         raise _changed_input(store, shard)
+
+
+def uploading(chunks: Iterable[bytes], shard: Shard, *, size: int) -> Iterator[bytes]:
+    """Tell how much of a body has left, after each of its chunks."""
+    sent = 0
+    for chunk in chunks:
+        yield chunk
+        sent += len(chunk)
+        told = {"requests": shard.requests, "sent": sent, "bytes": size}
+        tell("batch.uploading", job_id=shard.job_id, shard=shard.shard, **told)
 
 
 def _find(requests: Iterable[Request | Unsendable], address: bytes) -> Request | None:

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from claude_pipeline import display
+from claude_pipeline import display, outlook
 from claude_pipeline.status import BatchStatus, Status
 
 _BATCHES = 4
@@ -39,6 +39,11 @@ _REASON = "margin-top:8px;padding-left:10px;border-left:3px solid"
 def framed(content: str) -> str:
     """Put HTML into the frame that whatever is shown in a notebook has."""
     return _div(_FRAME, content)
+
+
+def fact(label: str, html: str) -> str:
+    """Put HTML beside its label, on a line of its own."""
+    return f'<div style="display:flex"><span style="{_LABEL}">{escape(label)}</span> <span>{html}</span></div>'
 
 
 def card(status: Status, *, now: float) -> str:
@@ -81,21 +86,10 @@ def _legend(status: Status) -> str:
 def _facts(status: Status, now: float) -> str:
     known = [(label, escape(text)) for label, text in display.facts(status) if label not in _left_out(status)]
     at = next((place for place, (label, _) in enumerate(known, 1) if label == "Batches"), len(known))
-    known[at:at] = [("", _batch(batch, now)) for batch in _nearest(status.batches)]
-    upcoming = display.upcoming(status)
+    known[at:at] = [("", _batch(batch, now)) for batch in outlook.nearest(status.batches, most=_BATCHES)]
+    upcoming = outlook.upcoming(status, now=now)
     lines = [*known, ("Next", escape(upcoming))] if upcoming else known
-    return _div(_FACTS, "".join(_fact(label, html) for label, html in lines))
-
-
-def _fact(label: str, html: str) -> str:
-    return f'<div style="display:flex"><span style="{_LABEL}">{escape(label)}</span> <span>{html}</span></div>'
-
-
-def _nearest(batches: tuple[BatchStatus, ...]) -> list[BatchStatus]:
-    """Choose a few batches: the oldest that run, then those that ended last."""
-    return sorted(batches, key=lambda batch: (batch.ended_at is not None, -(batch.ended_at or 0), batch.created_at))[
-        :_BATCHES
-    ]
+    return _div(_FACTS, "".join(fact(label, html) for label, html in lines))
 
 
 def _batch(batch: BatchStatus, now: float) -> str:

@@ -10,9 +10,8 @@ Fact = tuple[str, str]
 
 LIST_HEADER = ("JOB", "STATE", "ROWS", "ANSWERED", "COST", "SUBMITTED", "BY", "NAME")
 BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "ATTEMPT", "TOOK")
-_DAY = 24 * 3600.0
 _AMOUNTS = {"COST", "FREES", "LEFT", "LIMIT", "LIST", "PAID TWICE", "PAYS AGAIN", "RESERVED", "SAVED", "SPENT", "TOOK"}
-_RIGHT = _AMOUNTS | {"ANSWERED", "ANSWERS", "ATTEMPT", "REQUESTS", "ROWS", "TOKENS IN", "TOKENS OUT"}
+_RIGHT = _AMOUNTS | {"AGE", "ANSWERED", "ANSWERS", "ATTEMPT", "REQUESTS", "ROWS", "TOKENS IN", "TOKENS OUT"}
 
 
 def one_line(status: Status) -> str:
@@ -62,34 +61,6 @@ def facts(status: Status) -> list[Fact]:
         ("Took", _took(status)),
     ]
     return [(label, text) for label, text in every if text]
-
-
-def upcoming(status: Status) -> str | None:
-    """Say what happens next and when; None when nothing does. Times are local."""
-    match status.state:
-        case "planning":
-            return "wait() or advance() plans its requests and sends them."
-        case "in_progress":
-            return _next_of_running(status)
-        case "canceling":
-            return "wait() or advance() collects what was answered before, once its batches have ended."
-        case "blocked":
-            return "Nothing, until that is mended and resume() is called."
-        case "ended" if status.unanswered:
-            again = " resume() asks them again." if status.batches else ""
-            return f"failed() shows the rows without an answer, and why.{again}"
-        case _:
-            return None
-
-
-def _next_of_running(status: Status) -> str | None:
-    if status.is_due:
-        return "wait() or advance() collects and sends what is due."
-    running = [batch.created_at for batch in status.batches if batch.processing_status != "ended"]
-    if not running:
-        return None
-    latest = datetime.fromtimestamp(max(running) + _DAY).astimezone().strftime("%a %H:%M")
-    return f"Most batches end within an hour, the last of these by {latest} at the latest. wait() collects them."
 
 
 def job_cells(status: Status) -> tuple[str, ...]:

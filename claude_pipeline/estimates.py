@@ -7,11 +7,15 @@ from typing import Any
 
 import msgspec
 
+from claude_pipeline.cards import fact, framed
 from claude_pipeline.display import Fact, columns, count, plural, size, usd
 
 _HEADER = ("", "EXPECTED", "LOW", "HIGH", "WORST CASE")
-_CELL = "padding:0 0 0 2em;text-align:right"
-_LABEL = "padding:0 1em 0 0;text-align:left;opacity:.7;vertical-align:top"
+
+# A notebook's own tables are striped in its theme's colours; this one takes what is around it.
+_TABLE = "margin:8px 0;border:none;border-collapse:collapse;font:inherit;color:inherit"
+_CELL = "padding:0 0 0 2em;border:none;text-align:right;background:none"
+_LABEL = "padding:0;border:none;text-align:left;font-weight:normal;opacity:.7;background:none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,11 @@ class Estimate:
         return "\n".join([*said, *figures, *(["", *self.notes] if self.notes else [])])
 
     def _repr_html_(self) -> str:
-        facts = "".join(f'<tr><th style="{_LABEL}">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in _facts(self))
+        facts = "".join(fact(label, escape(text)) for label, text in _facts(self))
         figures = "".join(_html_row(row) for row in [_HEADER, *_figures(self)]) if self.to_send else ""
-        notes = "".join(f"<p style='margin:4px 0;opacity:.7'>{escape(note)}</p>" for note in self.notes)
-        return (
-            '<div style="max-width:52em;font:13px/1.5 system-ui,sans-serif">'
-            f'<table style="border:none">{facts}</table><table style="border:none">{figures}</table>{notes}</div>'
-        )
+        table = f'<table style="{_TABLE}">{figures}</table>' if figures else ""
+        notes = "".join(f'<div style="opacity:.7">{escape(note)}</div>' for note in self.notes)
+        return framed(f"{facts}{table}{notes}")
 
 
 def _facts(estimate: Estimate) -> list[Fact]:
@@ -184,4 +186,5 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _html_row(row: Sequence[str]) -> str:
     first, *rest = map(escape, row)
-    return f'<tr><th style="{_LABEL}">{first}</th>{"".join(f"<td style={_CELL!r}>{c}</td>" for c in rest)}</tr>'
+    cells = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in rest)
+    return f'<tr style="background:none"><th style="{_LABEL}">{first}</th>{cells}</tr>'

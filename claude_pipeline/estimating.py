@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 _NOTHING = Range(0, 0, 0, 0)
+_FIRST_ROWS = 20
 _OF_SUBMIT_ALONE = frozenset(
     {"name", "content", "id_column", "prefix", "preflight", "max_cost_usd", "prime_cache", "max_attempts"}
     | {"on_invalid", "on_truncated"}
@@ -174,10 +175,9 @@ def _notes(shares: list[_Share], *, learned_from: int) -> Iterator[str]:
     if learned_from:
         yield f"How long answers get was learned from {plural(learned_from, 'answer')} of the store."
     else:
-        yield (
-            "The store has no answers to learn from, so an answer is taken to be half of max_tokens long. "
-            "Send 20 rows first (limit=20), and the estimate learns from them."
-        )
+        yield "The store has no answers to learn from, so an answer is taken to be half of max_tokens long."
+        if sum(share.estimate.requests for share in shares) > _FIRST_ROWS:
+            yield f"Send only the first {_FIRST_ROWS} rows with a limit, and the estimate learns from their answers."
     if unpriced := [share.estimate.model for share in shares if share.estimate.batch_usd is None]:
         yield f"No price is known of {', '.join(unpriced)}. Write it into {PRICES_FILE} in the store."
     yield from _notes_on_cache([share.cached for share in shares if share.cached])

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Session", "StorePath", "advance", "list_jobs", "open_job", "poll"]
 
+_FIRST_PAUSE_SECONDS = 1.0
+
 
 class Job:
     """One table being answered. It lives in its store: another process may open and advance it as well."""
@@ -179,9 +181,10 @@ class Job:
         on_status: Callable[[Status], None] | None = None,
         on_ended: OnEnded | None = None,
     ) -> "Job":
-        """Advance until the job has ended; sleep `poll_interval` seconds in between.
+        """Advance until the job has ended; sleep in between, 1, 2, 4 … seconds, and `poll_interval` seconds at most.
 
-        However many processes wait on one store, its batches are looked at twice in that time at most.
+        A new batch begins that anew, so that a small one is collected soon. However many processes wait on one store,
+        its batches are looked at twice in the shortest of their pauses at most, besides the first look of each.
         `on_status` is given each status. Without it a notebook shows the job's card and keeps it up to date; scripts
         and shells stay silent. `on_ended` is told when the job has ended or is blocked; see `announcing`.
 
@@ -194,21 +197,22 @@ class Job:
 
     def _wait(self, timeout: float | None, poll_interval: float, on_status: Callable[[Status], None] | None) -> "Job":
         deadline = None if timeout is None else time.monotonic() + timeout
-        polled_within = 0.0
+        pause, known = 0.0, -1
         show = on_status or self._live()
         while True:
-            status = self._advance(unless_polled_within=polled_within)
-            polled_within = poll_interval / 2
+            status = self._advance(unless_polled_within=pause / 2)
             if show:
                 show(status)
             if status.state == "ended":
                 return self
             if status.state == "blocked":
                 raise JobBlockedError(self.job_id, reason=status.reason or "")
-            left = poll_interval if deadline is None else deadline - time.monotonic()
+            pause = min(poll_interval, 2 * pause if len(status.batches) == known else _FIRST_PAUSE_SECONDS)
+            known = len(status.batches)
+            left = pause if deadline is None else deadline - time.monotonic()
             if deadline is not None and left <= 0:
                 raise WaitTimeoutError(self.job_id, seconds=timeout or 0)
-            time.sleep(min(poll_interval, left))
+            time.sleep(min(pause, left))
 
     def _live(self) -> Callable[[Status], None] | None:
         self._shown_in = this_cell()

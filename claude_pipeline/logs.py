@@ -31,6 +31,7 @@ EVENTS = {
     "job.not_announced": (WARNING, "{job_id}: on_ended failed. {reason}"),
     "job.ended": (INFO, "{job_id}: ended, {unanswered:,} of {rows:,} rows unanswered, {cost_usd} USD"),
     "batch.planned": (INFO, "{job_id}: planned shard {shard} of {requests:,} requests"),
+    "batch.uploading": (DEBUG, "{job_id}: shard {shard}, {sent:,} of {bytes:,} bytes uploaded"),
     "batch.sent": (INFO, "{job_id}: sent shard {shard} as {batch_id}, {requests:,} requests, {bytes:,} bytes"),
     "batch.refused": (WARNING, "{job_id}: shard {shard} was refused. {reason}"),
     "batch.doubtful": (WARNING, "{job_id}: nobody knows yet if shard {shard} became a batch. {reason}"),
@@ -89,6 +90,13 @@ def shown(*, level: str, as_json: bool) -> Iterator[None]:
     """Write what the library logs to stderr while the body runs; what other libraries log is left alone."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if as_json else logging.Formatter(_LINE))
+    with heard(handler, level=level):
+        yield
+
+
+@contextmanager
+def heard(handler: logging.Handler, *, level: str) -> Iterator[None]:
+    """Let a handler have what the library logs while the body runs."""
     logger = logging.getLogger(LIBRARY)
     before = logger.level
     logger.setLevel(level.upper())

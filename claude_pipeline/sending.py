@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from claude_pipeline.batches import BatchesApi, body_chunks
-from claude_pipeline.bodies import CHANGED_FILES, ChangedFilesError, write_shard
+from claude_pipeline.bodies import CHANGED_FILES, ChangedFilesError, uploading, write_shard
 from claude_pipeline.budgets import OverBudgetError, fit, has_budget, may_reserve
 from claude_pipeline.errors import ApiError, ResultsError
 from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
@@ -152,7 +152,7 @@ def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> tuple
         def is_complete() -> bool:
             return ledger.shard(shard.shard).state != "uploading"
 
-        chunks = body_chunks(spool, before_last=write_intent)
+        chunks = uploading(body_chunks(spool, before_last=write_intent), shard, size=size)
         return api.create(chunks, size=size, betas=settings.form.betas, is_complete=is_complete), size
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_pipeline import display
+from claude_pipeline import outlook
 from claude_pipeline.cards import card
 from claude_pipeline.status import BatchStatus, RequestCounts, Saved, Status
 
@@ -158,16 +158,22 @@ def test_of_many_batches_those_that_run_and_those_that_ended_last_are_shown():
     ("status", "said"),
     [
         (replace(RUNNING, state="planning"), "plans its requests and sends them"),
-        (RUNNING, f"by {datetime.fromtimestamp(24 * 3600).astimezone():%a %H:%M} at the latest"),
+        (RUNNING, "; at this rate the last by about "),
+        (
+            replace(RUNNING, batches=RUNNING.batches[1:]),
+            f"by {datetime.fromtimestamp(24 * 3600).astimezone():%a %H:%M} at the latest",
+        ),
         (replace(RUNNING, is_due=True), "collects and sends what is due"),
         (replace(RUNNING, state="canceling"), "collects what was answered before"),
         (replace(RUNNING, state="blocked"), "until that is mended and resume() is called"),
         (replace(ENDED, unanswered=2), "failed() shows the rows without an answer, and why. resume() asks them again."),
         (replace(ENDED, unanswered=2, batches=()), "failed() shows the rows without an answer, and why."),
+        (replace(ENDED, unanswered=2, invalid=1), "resume() asks them again. Mend what could not be sent and submit"),
+        (replace(ENDED, unanswered=2, invalid=2), "and why. Mend what could not be sent and submit the table again."),
         (ENDED, None),
     ],
 )
 def test_a_card_says_what_happens_next_and_when(status, said):
-    upcoming = display.upcoming(status)
+    upcoming = outlook.upcoming(status, now=NOW)
     assert upcoming is None if said is None else said in upcoming
     assert ("Next" in words(status)) == (said is not None)

@@ -142,6 +142,21 @@ def test_rows_without_an_answer_are_written_and_told_by_exit_code_3(shell, promp
     assert pq.read_table("answers.parquet")["result_type"].to_pylist() == ["succeeded", "errored"]
 
 
+@pytest.mark.parametrize("refused", [True, False])
+def test_rows_that_were_not_sent_are_mended_and_only_the_others_asked_again(shell, tmp_path, refused):
+    texts = ["Say invalid_request_error." if refused else "One.", None]
+    pq.write_table(pa.table({"id": [7, 8], "text": texts}), tmp_path / "rows.parquet")
+    words = ["--template", "{id}: {text}", *ASK[2:], "--id-column", "id", "--out", "answers.parquet"]
+    result = shell("run", "rows.parquet", *words)
+    assert result.exit_code == 3
+    assert "Mend 1 row that could not be sent and submit the table again" in result.stderr
+    assert (f"Ask 1 row again: claude-pipeline resume {result.stdout.strip()}" in result.stderr) == refused
+    assert ("resume" in result.stderr) == refused
+    said = shell("failed", result.stdout.strip()).stdout.splitlines()[-1]
+    assert said.split(maxsplit=2)[:2] == ["2", "missing_field"]
+    assert said.split(maxsplit=2)[2].startswith("(id 8): Column 'text' is null.")
+
+
 def test_a_job_that_has_not_ended_in_time_is_exit_code_4_with_the_way_on(shell, prompts, slow_sandbox):
     place = ["--store", "elsewhere", "--base-url", slow_sandbox.url]
     result = shell("run", prompts("One."), *ASK, *place, "--timeout", "0", "--out", "answers.parquet")

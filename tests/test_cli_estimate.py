@@ -44,6 +44,14 @@ def test_the_table_says_rows_tokens_and_dollars(shell, prompts):
         assert heading in result.stdout
 
 
+@pytest.mark.parametrize(("rows", "advised"), [(20, False), (21, True)])
+def test_a_limit_is_advised_in_no_language_and_only_where_it_leaves_rows(shell, rows, advised):
+    pq.write_table(pa.table({"prompt": [f"question {n}" for n in range(rows)]}), "prompts.parquet")
+    said = shell("estimate", "prompts.parquet", *ASK).stdout
+    assert "limit=" not in said
+    assert ("Send only the first 20 rows" in said) == advised
+
+
 def test_json_is_the_same_figures(shell, prompts):
     found = json.loads(shell("estimate", prompts, *ASK, "--json", "--exact", 0).stdout)
     assert (found["rows"], found["to_send"], found["counted"]) == (3, 2, 0)

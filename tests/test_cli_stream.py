@@ -143,6 +143,15 @@ def test_one_row_at_a_time_is_read_as_it_is_said(terminal):
     assert "two" in shown[second:]
 
 
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_one_row_at_a_time_has_colours_for_who_wants_them(terminal, monkeypatch, no_color, coloured):
+    monkeypatch.setenv("NO_COLOR", no_color)
+    _, screen = terminal("--concurrency", "1", "--limit", "1")
+    shown = read_all(screen)
+    assert "── row 1" in shown
+    assert ("\x1b[36m" in shown) == coloured
+
+
 def test_ctrl_c_says_that_nothing_is_lost(terminal, monkeypatch):
     with cp.Sandbox(answer=lambda _: "word " * 500, tokens_per_second=20) as slow:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", slow.url)

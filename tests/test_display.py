@@ -1,6 +1,7 @@
 """A job as text and pictures, without a job."""
 
 from dataclasses import replace
+from datetime import datetime
 from io import StringIO
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from claude_pipeline import display
-from claude_pipeline.cli.live import Lines, bar, board, shares
+from claude_pipeline import display, outlook
+from claude_pipeline.cli.live import Board, Lines, bar, board, shares
 from claude_pipeline.status import BatchStatus, Refusal, RequestCounts, Saved, Status
 
 STARTED = 1_790_000_000.0
@@ -57,10 +58,10 @@ NOTHING, UNKNOWN = Saved(0.0, 0.0, 0.0, 0.0), Saved(None, None, None, None)
 COUNTS = st.builds(RequestCounts, *[st.integers(0, 10_000_000)] * 6)
 
 
-def drawn(status: Status, *, width: int = 80, color: bool = False) -> str:
+def drawn(status: Status, *, width: int = 80, color: bool = False, after: float = 83) -> str:
     screen = StringIO()
     console = Console(file=screen, width=width, force_terminal=color, no_color=not color)
-    console.print(board(status, now=STARTED + 83))
+    console.print(board(status, now=STARTED + after))
     return screen.getvalue()
 
 
@@ -198,6 +199,64 @@ def test_a_job_that_asks_nothing_is_done_when_it_has_ended():
     assert display.percent(replace(nothing, state="planning")) == "0%"
 
 
+def test_on_a_narrow_board_only_the_ids_of_batches_are_cut():
+    batches = [BatchStatus(f"msgbatch_{n:024}", "in_progress", 5_000, 1, STARTED + n, None) for n in range(12)]
+    said = drawn(replace(RUNNING, batches=(*RUNNING.batches, *batches)), width=60).splitlines()
+    assert max(map(len, said)) <= 60
+    first = next(line for line in said if line.startswith("msgbatch_2"))
+    assert first.split() == ["msgbatch_2", "in_progress", "3,000", "1", "min", "23", "s", "-"]
+    assert sum("…" in line and "in_progress" in line for line in said) == 7
+    assert "… and 6 more batches" in [line.strip() for line in said]
+    assert "cost so far: $0.42" in " ".join(said)
+
+
+def clock(seconds):
+    return f"{datetime.fromtimestamp(STARTED + seconds).astimezone():%a %H:%M}"
+
+
+@pytest.mark.parametrize(
+    ("status", "after", "said"),
+    [
+        (RUNNING, 120, f"4,000 requests a minute so far; at this rate the last by about {clock(120 + 53.22)}."),
+        (
+            replace(RUNNING, counts=RequestCounts(processing=3_000, succeeded=8_000)),
+            48_000,
+            f"10 requests a minute so far. The last ends by {clock(86_400)} at the latest.",
+        ),
+        (
+            replace(RUNNING, batches=RUNNING.batches[1:]),
+            120,
+            f"Most batches end within an hour, the last of these by {clock(86_400)} at the latest.",
+        ),
+        (replace(RUNNING, batches=()), 120, None),
+        (ENDED, 120, None),
+    ],
+)
+def test_what_is_expected_rests_on_batches_that_have_ended_and_else_on_the_limit_of_a_day(status, after, said):
+    assert outlook.expected(status, now=STARTED + after) == said
+    assert said is None or said in " ".join(drawn(status, after=after, width=200).split())
+
+
+def test_a_board_says_what_is_planned_uploaded_and_collected_until_it_is_done():
+    watched = Board("Planning")
+
+    def seen(event, **told):
+        watched.hear(event, told)
+        screen = StringIO()
+        Console(file=screen, width=80).print(watched)
+        return screen.getvalue().strip()
+
+    seen("batch.planned", requests=100_000)
+    assert seen("batch.planned", requests=20_000).endswith("Planning: 120,000 requests planned so far")
+    assert seen("batch.uploading", requests=9, sent=64_000_000, bytes=256_000_000).endswith(
+        "uploading a batch of 9 requests, 64 MB of 256 MB"
+    )
+    assert seen("batch.sent").endswith("Planning")
+    watched.show(RUNNING)
+    assert seen("batch.ended", batch_id="msgbatch_9").endswith("Now collecting msgbatch_9")
+    assert "Now" not in seen("batch.collected")
+
+
 def test_an_open_batch_takes_until_now():
     took = [cells[-1] for cells in display.batch_cells(RUNNING, now=STARTED + 83)]
     assert took == ["1 min 0 s", "1 min 23 s"]
@@ -216,7 +275,10 @@ def test_lines_are_printed_only_when_something_has_changed(capsys):
     for status in (RUNNING, RUNNING, ENDED, ENDED):
         lines.show(status)
     captured = capsys.readouterr()
-    assert captured.err.splitlines() == [display.full_line(RUNNING), display.full_line(ENDED)]
+    running, ended = captured.err.splitlines()
+    assert running.startswith(f"{display.full_line(RUNNING)} · ")
+    assert "at the latest" in running
+    assert ended == display.full_line(ENDED)
     assert captured.out == ""
 
 

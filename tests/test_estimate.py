@@ -14,6 +14,7 @@ import pytest
 from anthropic import Anthropic
 
 import claude_pipeline as cp
+from claude_pipeline.cards import framed
 from claude_pipeline.estimating import _OF_SUBMIT_ALONE
 from claude_pipeline.estimating import estimate as estimate_cost
 from claude_pipeline.forms import RequestOptions
@@ -383,3 +384,4 @@ def test_an_estimate_reads_well_in_a_notebook(estimate):
     html = estimate(["a", "b"], model="claude-<b>")._repr_html_()
     assert "WORST CASE" in html
     assert "<b>" not in html
+    assert html.startswith(framed("").removesuffix("</div>"))

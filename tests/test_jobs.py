@@ -610,6 +610,19 @@ def test_wait_tells_how_the_job_stands(ask):
     assert seen[-1].state == "ended"
 
 
+def test_a_wait_looks_soon_at_a_batch_that_was_just_sent(slow):
+    sandbox, ask = slow
+    seen = []
+
+    def look(status):
+        seen.append(status.state)
+        if len(seen) == 2:
+            sandbox.advance_clock(HOUR)
+
+    ask(["a"]).wait(timeout=60, poll_interval=60, on_status=look)
+    assert seen == ["in_progress", "in_progress", "ended"]
+
+
 def test_an_api_that_is_down_for_a_moment_is_told_and_changes_nothing(slow):
     sandbox, ask = slow
     job = ask(["a"])

@@ -4,8 +4,10 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -117,6 +119,29 @@ def seen_on_a_terminal(*words, **environment):
     finally:
         os.close(ours)
     return said.decode()
+
+
+def test_watching_on_a_terminal_draws_the_batches_in_place_until_ctrl_c_leaves_with_its_code(jobs):
+    store, (_, running) = jobs
+    ours, theirs = pty.openpty()
+    # A shell starts its background jobs deaf to Ctrl-C; this test may be one of them.
+    code = "import signal; signal.signal(2, signal.default_int_handler); from claude_pipeline.cli import main; main()"
+    words = [sys.executable, "-c", code, "status", running, "--watch", "--store", str(store)]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, env=environment, text=True) as watching:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"msgbatch_") < 2:  # drawn, and drawn anew
+            seen += os.read(ours, 65536)
+        watching.send_signal(signal.SIGINT)
+        with suppress(OSError):  # nobody has it open any more
+            while piece := os.read(ours, 65536):
+                seen += piece
+        os.close(ours)
+    screen = seen.decode()
+    assert watching.returncode == shell.INTERRUPTED
+    assert [word for word in ("BATCH", "AGE", "TOOK", "1 processing") if word not in screen] == []
+    assert "\x1b[1A" in screen
 
 
 def test_colours_are_for_terminals_that_want_them(jobs):

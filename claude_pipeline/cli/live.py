@@ -1,9 +1,12 @@
 """Progress on stderr: a live board on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
 
 import click
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -12,11 +15,16 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from claude_pipeline import display
+from claude_pipeline import display, outlook
+from claude_pipeline.cli.output import STYLES
 from claude_pipeline.cli.shell import log_format
+from claude_pipeline.logs import heard
 from claude_pipeline.status import RequestCounts, Status
 
 OnStatus = Callable[[Status], None]
+
+_BATCHES = 8  # with the lines above them they fit the smallest terminal
+_BATCH_HEADER = ("BATCH", "STATE", "REQUESTS", "AGE", "TOOK")
 
 # Each state has a colour and a shape, so that the bar reads without colours too.
 _LOOKS = {
@@ -41,7 +49,8 @@ def progress(doing: str) -> Iterator[OnStatus]:
         return
     board = Board(doing)
     # Redirection would send what is printed on stdout to stderr.
-    with Live(board, console=console, transient=True, redirect_stdout=False, redirect_stderr=False):
+    live = Live(board, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    with live, heard(Ear(board.hear), level="debug"):
         yield board.show
 
 
@@ -59,16 +68,44 @@ class Lines:
         """Print the status unless the last line said the same."""
         line = display.full_line(status)
         if line != self._last:
-            click.echo(line, err=True)
+            when = outlook.expected(status, now=time.time())
+            click.echo(f"{line} · {when}" if when else line, err=True)
         self._last = line
 
 
+class Ear(logging.Handler):
+    """Hears of what the library does."""
+
+    def __init__(self, hear: Callable[[str, Mapping[str, Any]], None]) -> None:
+        super().__init__()
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on an event and its fields."""
+        self._hear(vars(record).get("event", ""), vars(record))
+
+
 class Board:
-    """The latest status, drawn anew several times a second so that time passes."""
+    """The latest status, and what is being done; drawn anew several times a second so that time passes."""
 
     def __init__(self, doing: str) -> None:
+        self._doing, self._step, self._planned = doing, "", 0
         self._spinner = Spinner("dots", doing)
         self._status: Status | None = None
+
+    def hear(self, event: str, told: Mapping[str, Any]) -> None:
+        """Note what is being done now."""
+        match event:
+            case "batch.planned":
+                self._planned += told["requests"]
+                self._step = f"{display.plural(self._planned, 'request')} planned so far"
+            case "batch.uploading":
+                part = f"{display.size(told['sent'])} of {display.size(told['bytes'])}"
+                self._step = f"uploading a batch of {display.plural(told['requests'], 'request')}, {part}"
+            case "batch.ended":
+                self._step = f"collecting {told['batch_id']}"
+            case "job.planned" | "batch.sent" | "batch.refused" | "batch.collected":
+                self._step = ""
 
     def show(self, status: Status) -> None:
         """Draw this status from now on."""
@@ -76,21 +113,46 @@ class Board:
 
     def __rich__(self) -> RenderableType:
         """Draw the board as it is this moment."""
-        return self._spinner if self._status is None else board(self._status, now=time.time())
+        if self._status is None:
+            self._spinner.update(text=f"{self._doing}: {self._step}" if self._step else self._doing)
+            return self._spinner
+        drawn = board(self._status, now=time.time())
+        return Group(drawn, Text(f"Now {self._step}", style="dim")) if self._step else drawn
 
 
 def board(status: Status, *, now: float) -> RenderableType:
-    """Draw a status: who, a bar of requests by state, batches, tokens, cost; `now` in seconds since the epoch."""
+    """Draw a status: who, a bar of requests by state, figures, the batches; `now` in seconds since the epoch."""
     elapsed = display.duration((status.ended_at or now) - status.created_at)
     lines: list[RenderableType] = [
         _edges(Text.assemble((status.job_id, "bold"), _asked(status)), Text(elapsed)),
         Bar(status.counts),
         _edges(_legend(status.counts), Text(display.percent(status))),
-        Text(_figures(status), no_wrap=True, overflow="ellipsis"),
+        Text(_figures(status)),
     ]
+    if when := outlook.expected(status, now=now):
+        lines.append(Text(when, style="dim"))
     if status.reason:
         lines.append(Text(status.reason, style="yellow" if status.state == "blocked" else "dim"))
+    if status.batches:
+        lines += [Text(), *_batches(status, now)]
     return Group(*lines)
+
+
+def _batches(status: Status, now: float) -> Iterator[RenderableType]:
+    """Draw a few batches in the order they were sent; on a narrow terminal their ids are cut, and nothing else."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in _BATCH_HEADER:
+        is_id = heading == _BATCH_HEADER[0]
+        table.add_column(heading, justify=display.alignment(heading), no_wrap=not is_id, overflow="ellipsis")
+    shown = outlook.nearest(status.batches, most=_BATCHES)
+    for batch in sorted(shown, key=attrgetter("created_at")):
+        age = display.duration(now - batch.created_at)
+        took = "-" if batch.ended_at is None else display.duration(batch.ended_at - batch.created_at)
+        state = Text(batch.processing_status, style=STYLES.get(batch.processing_status, ""))
+        table.add_row(Text(batch.batch_id), state, display.count(batch.requests), age, took)
+    yield table
+    if more := len(status.batches) - len(shown):
+        yield Text(f"… and {display.plural(more, 'more batch')}", style="dim")
 
 
 class Bar:

@@ -58,9 +58,15 @@ def _show(errors: Sequence[tuple[int, str, str]]) -> None:
     if not errors:
         say("No row failed.")
         return
-    print_table(("ROW", "ERROR", "MESSAGE"), [(display.count(row), *words) for row, *words in errors[:_SHOWN]])
+    print_table(("ROW", "ERROR", "MESSAGE"), [_cells(*error) for error in errors[:_SHOWN]])
     if len(errors) > _SHOWN:
         say(f"… and {display.count(len(errors) - _SHOWN)} more. --out PATH writes them all.")
+
+
+def _cells(row: int, kind: str, message: str) -> tuple[str, str, str]:
+    """Write a row's number once: a message may begin with it, and with the row's id in parentheses."""
+    number = display.count(row)
+    return number, kind, message.removeprefix(f"Row {number}").removeprefix(":").strip()
 
 
 class _Spans(click.ParamType[list[int]]):

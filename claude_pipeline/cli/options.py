@@ -43,7 +43,7 @@ _WAITING: list[Decorator] = [
         default=30.0,
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Between two looks, default 30.",
+        help="Longest between two looks, default 30.",
     ),
     click.option(
         "--timeout",

@@ -13,7 +13,7 @@ from rich.text import Text
 from claude_pipeline import display
 from claude_pipeline.status import Status
 
-_STYLES = {"in_progress": "cyan", "planning": "cyan", "ended": "green", "blocked": "yellow", "canceling": "yellow"}
+STYLES = {"in_progress": "cyan", "planning": "cyan", "ended": "green", "blocked": "yellow", "canceling": "yellow"}
 
 
 def print_json(statuses: Status | Sequence[Status]) -> None:
@@ -49,8 +49,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in header:
-        wraps = heading == header[-1]
+        wraps = heading in {header[-1], "BATCH"}  # its long ids are folded before a column is lost
         table.add_column(heading, justify=display.alignment(heading), no_wrap=not wraps, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     Console().print(table)

@@ -126,12 +126,13 @@ def _as_lines() -> Iterator[Shown]:
 @contextmanager
 def _one_by_one() -> Iterator[Shown]:
     """Print each text as it comes, under a line that names its row."""
+    console = Console(highlight=False)
     heard: set[int] = set()
 
     def begin(row: int) -> None:
         if row not in heard:
             heard.add(row)
-            click.secho(f"── row {row + 1:,} ", fg="cyan")
+            console.print(Text(f"── row {row + 1:,} ", style="cyan"))
 
     def hear(row: int, text: str) -> None:
         begin(row)
@@ -139,7 +140,7 @@ def _one_by_one() -> Iterator[Shown]:
 
     def note(_row: int, event: dict[str, Any]) -> None:
         if event["type"] == "retry" and not event["continues"]:
-            click.secho("\n(broken off; beginning again)", fg="yellow")
+            console.print(Text("\n(broken off; beginning again)", style="yellow"))
 
     def take(row: cp.StreamedRow) -> None:
         said = row.row in heard

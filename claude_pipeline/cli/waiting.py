@@ -37,10 +37,21 @@ def report(status: Status, place: Place, *, as_json: bool) -> None:
         say(display.summary(status))
     if status.unanswered:
         say("The columns error_type and error_message say why, row by row.")
-        say(f"Ask those rows again: {place.command('resume', status.job_id)}")
+        say(_once_more(status, place))
     if status.state != "ended":
         say(next_step(status, place))
     leave(status)
+
+
+def _once_more(status: Status, place: Place) -> str:
+    """Say how rows get an answer after all: what was not sent has to be mended first."""
+    lines = []
+    if sent := (status.unanswered or 0) - status.invalid:
+        lines.append(f"Ask {display.plural(sent, 'row')} again: {place.command('resume', status.job_id)}")
+    if unsent := status.invalid:
+        which = f"{display.plural(unsent, 'row')} that could not be sent"
+        lines.append(f"Mend {which} and submit the table again; what is answered is not paid for again.")
+    return "\n".join(lines)
 
 
 def written(job: "cp.Job", out: str) -> None:
