@@ -8,6 +8,7 @@ import json
 from base64 import b64decode, b64encode
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def frame_to_arrow(frame: "pd.DataFrame") -> pa.Table:
 def arrow_to_frame(table: pa.Table, **options: Any) -> "pd.DataFrame":  # noqa: ANN401  what pyarrow.Table.to_pandas takes
     """Turn a table into a DataFrame; one that came from a DataFrame has its dtypes and its index again.
 
+    What was edited since, and no longer fits what is told of it, comes as pyarrow has it.
     With a `types_mapper` or `ignore_metadata` among the options these say which dtypes there are.
     """
     import pandas as pd  # noqa: PLC0415  who wants a frame waits for it
@@ -61,8 +63,9 @@ def arrow_to_frame(table: pa.Table, **options: Any) -> "pd.DataFrame":  # noqa: 
     frame = table.to_pandas(**options)
     for name, dtype in told["columns"].items():
         if name in frame.columns:
-            values = _restored(kept[name], frame[name], dtype)
-            frame[name] = pd.Series(values, index=frame.index, dtype=values.dtype)
+            with suppress(*_REFUSALS):
+                values = _restored(kept[name], frame[name], dtype)
+                frame[name] = pd.Series(values, index=frame.index, dtype=values.dtype)
     return _with_index(frame, [kept[name] for name in stored if name in kept.column_names], told)
 
 
@@ -259,6 +262,8 @@ def _restored(column: pa.ChunkedArray, found: _Values, told: Mapping[str, Any]) 
             known = _read(categories)
             written = pd.Index(list(map(str, known))) if texts else known
             codes = written.get_indexer(pd.Index(found))
+            if (codes < 0).sum() > found.isna().sum():
+                raise ValueError(told)  # no such category: the column was edited after it was described
             return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(known, ordered=ordered))
         case {"arrow": schema}:
             return pd.arrays.ArrowExtensionArray(column.cast(unpack(schema).field(0).type))

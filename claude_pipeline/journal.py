@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.files import cannot_write
+from claude_pipeline.leases import LeaseLostError
 from claude_pipeline.logs import tell
 from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.places import Place, RemotePath
@@ -116,7 +117,10 @@ def end_stream(store: Store, shard: Shard) -> None:
     """
     ledger = store.ledger
     members = ledger.members(shard.shard)
-    outcome = _write_results(store, shard, members)
+    try:
+        outcome = _write_results(store, shard, members)
+    except LeaseLostError:
+        return
     with ledger.transaction():
         failed = {position: kind for position, (kind, _) in outcome.unanswered.items()}
         jobs = ledger.waiting_jobs(shard.shard, WANTING_JOBS)
@@ -152,6 +156,8 @@ def _write_results(store: Store, shard: Shard, members: Members) -> Outcome:
                 writer.write_batch(pa.record_batch(columns, schema=STREAM_SCHEMA))
                 outcome.add(first, decoded)
                 first = stop
+        if store.ledger.shard(shard.shard).state not in STREAMING:  # who ended it has removed the journal
+            raise LeaseLostError
     return outcome
 
 

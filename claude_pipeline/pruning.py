@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from claude_pipeline.billing import sum_up_later
 from claude_pipeline.errors import InputError
+from claude_pipeline.examining import fault_of
 from claude_pipeline.planning import Settings
 from claude_pipeline.records import JobRecord, Shard
 from claude_pipeline.sessions import Session, StorePath, existing_store
@@ -218,13 +219,17 @@ class _Deletion:
 
 
 def _deletions(store: Store, before: float, base_url: str | None, client: "Anthropic | None") -> list[_Deletion]:
-    kept = store.results_ids()
-    shards = [s for s in store.ledger.deletable_batches(before) if s.pruned_at or s.results_id in kept]
+    shards = [shard for shard in store.ledger.deletable_batches(before) if shard.pruned_at or _is_kept(store, shard)]
     places: dict[str | None, list[Shard]] = {}
     for shard in shards:
         place = base_url or Settings.of(store.ledger.planner_of(shard)).base_url
         places.setdefault(None if client else place, []).append(shard)
     return [_deletion(store, theirs, client or make_client(place)) for place, theirs in places.items()]
+
+
+def _is_kept(store: Store, shard: Shard) -> bool:
+    """Tell whether the store can do without the API: one that is missing or damaged here may be fetched again."""
+    return fault_of(store, store.results_path(shard.results_id), rows=shard.requests, thorough=True) is None
 
 
 def _deletion(store: Store, shards: Sequence[Shard], client: "Anthropic") -> _Deletion:

@@ -183,14 +183,14 @@ class Recovering:
         """Record a batch unless somebody else has done so: who settled it has its results in another order."""
         ledger, batch = self.store.ledger, read.batch
         keep_input(self.store, job_of(self.store, self.session.account, batch.id), read)
-        with ledger.transaction():
+        with self.store.bringing_results(read.path, batch.id) as bring, ledger.transaction():
             if batch.id in ledger.batch_ids():
                 self._left["known"] += 1
                 return None
             self._check_undecided(batch, read.lines)
             told = self._told(read)
             record(self.store, self.session.account, read, base_url=self.base_url)
-            self.store.keep_results(read.path, batch.id)
+            bring()
         return told
 
     def _told(self, read: Read) -> RecoveredBatch:

@@ -193,7 +193,8 @@ def keep_input(store: Store, job_id: str, read: Read) -> None:
 def record(store: Store, account: int, read: Read, *, base_url: str | None) -> None:
     """Make a batch a job that has ended, with a shard that is collected; it is part of the caller's transaction.
 
-    Its dollars were spent when it ran, so that is when they count.
+    Its dollars were spent when it ran, so that is when they count. To prune it is as young as the recovery is: whoever
+    recovers is about to submit what needs it.
     """
     ledger, batch, requests = store.ledger, read.batch, len(read.lines.members)
     job_id = job_of(store, account, batch.id)
@@ -206,9 +207,7 @@ def record(store: Store, account: int, read: Read, *, base_url: str | None) -> N
     times = {"created_at": created_at, "ended_at": ended_at}
     counts = {"requests": requests, "unanswered": requests - read.lines.answered}
     reason = "Read back from the API. It was paid for when it ran, not now."
-    ledger.move_job(
-        job_id, PLANNING, owned_by=None, state="ended", submitted_at=created_at, reason=reason, **times, **counts
-    )
+    ledger.move_job(job_id, PLANNING, owned_by=None, state="ended", reason=reason, **times, **counts)
     failed = {position: kind for position, (kind, _) in read.outcome.unanswered.items()}
     changes = read.outcome.recorded(failed) | times | {"batch_id": batch.id}
     job = ledger.job(job_id)

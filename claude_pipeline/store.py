@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,7 @@ from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
 from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, reading, replacing
 from claude_pipeline.ledger import Ledger
-from claude_pipeline.places import Place, RemotePath, is_url, remote_path
+from claude_pipeline.places import Place, RemotePath, Upload, is_url, remote_path
 from claude_pipeline.sqlite import SqliteDatabase
 
 FOLDER = ".claude_pipeline"
@@ -155,6 +155,22 @@ class Store:
         """Move the results of a batch to where they belong."""
         with self.replacing(self.results_path(results_id)) as temporary:
             path.rename(temporary)
+
+    @contextmanager
+    def bringing_results(self, path: Path, results_id: str) -> Iterator[Callable[[], None]]:
+        """Send results to where they belong, and give what lets them appear there; without that nothing is left.
+
+        Sending may take longer than a transaction lasts, and letting them appear takes moments.
+        """
+        target = self.results_path(results_id)
+        if isinstance(target, Path):
+            yield lambda: self.keep_results(path, results_id)
+            return
+        upload = Upload(target, path)
+        try:
+            yield upload.commit
+        finally:
+            upload.discard()
 
     # What is pruned
 

@@ -279,6 +279,19 @@ def test_a_type_that_cannot_be_restored_comes_as_what_parquet_keeps(folder):
     assert back(table, folder)["codes"].to_pylist() == [[7], [8]]
 
 
+def test_a_file_of_answers_whose_columns_were_edited_comes_back_as_edited(ask, tmp_path):
+    table = pa.table({"text": ["one", "two"], "day": pa.array([0, 1], pa.timestamp("s"))})
+    ask(table).wait(poll_interval=0).write(tmp_path / "answers.parquet")
+    frame = pd.DataFrame({"text": ["three", "four"], "label": pd.Categorical(["a", "b"])})
+    ask(frame).wait(poll_interval=0).write(tmp_path / "more.parquet")
+    for name, column in (("answers", "day"), ("more", "label")):
+        answers = pq.read_table(tmp_path / f"{name}.parquet").select(["text", column])
+        edited = answers.set_column(1, column, pa.array(["a", "yesterday"]))
+        job = ask(edited).wait(poll_interval=0)
+        assert job.to_arrow()[column].to_pylist() == ["a", "yesterday"]
+        assert job.to_pandas()[column].tolist() == ["a", "yesterday"]
+
+
 def test_a_polars_frame_comes_back_with_its_types(ask):
     frame = pl.DataFrame(
         {

@@ -225,10 +225,18 @@ def test_collected_batches_are_deleted_at_the_api_and_nobody_takes_them_for_gone
     assert responses(answered(NAMES)) == NAMES
 
 
-def test_a_batch_whose_answers_the_store_lacks_is_never_deleted(answered, store, sandbox):
+HARMS = {
+    "missing": lambda path: path.unlink(),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "overwritten": lambda path: path.write_bytes(b"PAR1" + bytes(200) + path.read_bytes()[204:]),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_batch_whose_answers_the_store_cannot_read_is_never_deleted(answered, store, sandbox, harm):
     answered(NAMES, days=2)
     for path in store.glob("results/*.parquet"):
-        path.unlink()
+        HARMS[harm](path)
     submit_to(sandbox, ["not collected yet"], store=store, base_url=sandbox.url)
     assert cp.prune(batches_older_than="0h", store=store).batches == ()
 

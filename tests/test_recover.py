@@ -1,6 +1,8 @@
 """A store that is lost: what was paid for in the last 29 days comes back from the API, and is not paid for again."""
 
 import json
+import sqlite3
+from contextlib import closing
 from itertools import count
 
 import pyarrow as pa
@@ -110,6 +112,18 @@ def test_what_two_batches_answered_is_kept_once_and_counted_as_paid_twice(server
     jobs = cp.list_jobs(store=folder)
     assert sum(job.cost_usd for job in jobs) == pytest.approx(recovery.cost_usd)
     assert_sends_nothing(server, lambda: ask(server.url, folder, rows=5))
+
+
+def test_what_was_just_recovered_is_not_old_however_long_ago_it_was_sent(server, folder, tmp_path):
+    lost(server.url, tmp_path)
+    begun = Store(folder).ledger.now()
+    cp.recover(store=folder, base_url=server.url)
+    (job,) = Store(folder).ledger.jobs()
+    assert job.created_at < begun <= job.submitted_at
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE jobs SET created_at = created_at - 864000, ended_at = ended_at - 864000")
+    assert cp.prune(older_than="7d", store=folder) == cp.Pruned()
+    assert_sends_nothing(server, lambda: ask(server.url, folder))
 
 
 def test_a_dry_run_records_nothing_and_makes_no_store(server, folder, tmp_path):

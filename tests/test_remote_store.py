@@ -158,6 +158,16 @@ def test_what_is_pruned_is_removed_there(ask, there, bucket):
     assert bucket.names() == ["store/store.json"]
 
 
+def test_what_was_lost_is_recovered_there_once_and_found_by_the_same_submit(ask, there, bucket, sandbox, tmp_path):
+    end(ask([*"abc"], store=tmp_path / "lost", ledger="sqlite"))
+    assert cp.recover(store=there, base_url=sandbox.url).regained == 3
+    kept = bucket.names()
+    assert cp.recover(store=there, base_url=sandbox.url).known == 1
+    assert bucket.names() == kept
+    job = end(ask([*"abc"], store=there))
+    assert (job.status().requests, job.to_arrow()["result_type"].to_pylist()) == (0, ["succeeded"] * 3)
+
+
 @pytest.fixture
 def place(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -13,6 +13,7 @@ from conftest import submit_to
 from streams import OLD, asked_messages, echo, stream_from
 
 import claude_pipeline as cp
+from claude_pipeline.journal import end_stream
 from claude_pipeline.store import Store
 
 PROMPTS = [f"prompt {number}" for number in range(6)]
@@ -135,6 +136,20 @@ def test_a_killed_run_loses_no_answer_and_leaves_no_claim_behind(store, streamin
         streamed = next(status for status in cp.list_jobs(store=store) if status.job_id != job.job_id)
         assert (streamed.state, streamed.counts.succeeded, streamed.counts.canceled) == ("ended", 2, 2)
         assert not list((store / "results").glob("*.jsonl"))
+
+
+def test_who_ends_a_killed_run_that_another_has_just_ended_takes_no_answer_from_it(store, streaming):
+    with cp.Sandbox(answer=echo, tokens_per_second=100) as server:
+        process = streaming(server, ["one", "long " * 400])
+        wait_for(process, "text 1")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        opened = Store(store)
+        (shard,) = opened.ledger.shards(1, ("streaming",))  # as both of them saw it
+        end_stream(opened, shard)
+        end_stream(opened, shard)
+        (status,) = cp.list_jobs(store=store)
+        assert cp.open_job(status.job_id, store=store).to_arrow()["response"].to_pylist() == ["one", None]
 
 
 def test_a_killed_run_is_gone_on_with_by_the_same_call(store, streaming, tmp_path):
