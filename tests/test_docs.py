@@ -92,9 +92,7 @@ def test_every_block_of_a_page_runs_in_its_order(page, folder):
     assert folder == Path.cwd()
     namespace = {"__name__": "page", "cp": cp}
     if page in OF_A_JOB:
-        namespace["job"] = cp.submit(
-            "reviews.parquet", prompt_column="text", model="claude-haiku-4-5", max_tokens=8
-        ).wait()
+        namespace["job"] = cp.submit("reviews.parquet", prompt_column="text", model="claude-haiku-4-5", max_tokens=8).wait()
     for block in pages.blocks(page):
         if block.not_run is None and block.language in RUN:
             try:
