@@ -3,12 +3,13 @@
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
-from claude_pipeline.places import Place, is_url
+from claude_pipeline.places import Place, RemotePath, is_url
 from claude_pipeline.postgres import PostgresDatabase, check_url
 
 SQLITE = "sqlite"
@@ -73,7 +74,7 @@ def open_on_server(url: str, store: str, known: Identity | None, *, keep: Callab
         StoreError: It is another store's, or the server cannot be used.
     """
     database = PostgresDatabase(url)
-    here = store if is_url(store) else f"{store} on {socket.gethostname()}"
+    here = _here(store)
     with database.transaction():
         if database.has_tables():
             store_id = _recognise(database, here, known)
@@ -92,6 +93,53 @@ def open_on_server(url: str, store: str, known: Identity | None, *, keep: Callab
     return database
 
 
+def has_ledger(path: Place) -> bool:
+    """Tell whether a store has a ledger, in it or on a server."""
+    return (isinstance(path, Path) and (path / "ledger.sqlite").exists()) or (path / "store.json").exists()
+
+
+def results_ids(path: Place) -> set[str]:
+    """Name the batches and streams of which a store has results."""
+    if isinstance(path, RemotePath):
+        found = (path / "results").below()
+        return {each.name.removesuffix(".parquet") for each in found if each.suffix == ".parquet"}
+    return {each.stem for each in (path / "results").glob("[!.]*.parquet")}
+
+
+def check_no_ledger_is_lost(path: Place) -> None:
+    """Make sure that no ledger is begun beside answers that it would not know.
+
+    Raises:
+        StoreError: There are such answers.
+    """
+    # Looked at again at the end: another process may have just begun the store.
+    if not has_ledger(path) and results_ids(path) and not has_ledger(path):
+        raise StoreError(
+            f"The store {path} has answers, but its ledger is missing, and without it they would be paid for again. "
+            "Bring ledger.sqlite (or store.json, if the ledger is in PostgreSQL) back from a backup, or name another "
+            "store and let `claude-pipeline recover` read into it what the API still has."
+        )
+
+
+def check_absent(path: Place, ledger: str | None) -> None:
+    """Make sure that where there is no store none was lost.
+
+    Raises:
+        StoreError: There are answers without their ledger, or the ledger on a server is that of a store.
+    """
+    check_no_ledger_is_lost(path)
+    if (url := choose_ledger(ledger)) is None:
+        return
+    database = PostgresDatabase(url)
+    with database.transaction():
+        if database.has_tables():
+            _recognise(database, _here(str(path.absolute())), None)
+
+
+def _here(store: str) -> str:
+    return store if is_url(store) else f"{store} on {socket.gethostname()}"
+
+
 def _recognise(database: Database, here: str, known: Identity | None) -> str:
     """Return the id of a ledger that is this store's: of its id, or made here by one who was killed too soon."""
     meta = database.meta()
@@ -101,7 +149,8 @@ def _recognise(database: Database, here: str, known: Identity | None) -> str:
         raise StoreError(
             f"The ledger {database.name} is that of the store {there} (id {store_id[:8]}), not of {here} "
             f"({f'id {known.store_id[:8]}' if known else 'which has no store.json with its id'}). Name its own store, "
-            "or give this one a database of its own."
+            "or give this one a database of its own. If that store is lost, bring it back from a backup, or let "
+            "`claude-pipeline recover` read into a new one what the API still has."
         )
     if there != here:
         database.run("UPDATE meta SET value = ? WHERE key = 'store'", (here,))

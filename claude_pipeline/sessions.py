@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from claude_pipeline.batches import BatchesApi
+from claude_pipeline.binding import check_absent
 from claude_pipeline.leases import new_owner
 from claude_pipeline.places import Place
 from claude_pipeline.store import Store
@@ -31,5 +32,12 @@ class Session:
 
 
 def existing_store(path: Place, ledger: str | None = None) -> Store | None:
-    """Open a store if there is one; looking makes none."""
-    return Store(path, ledger) if Store.exists(path) else None
+    """Open a store if there is one; looking makes none.
+
+    Raises:
+        StoreError: It cannot be opened, or there was one: its answers or its ledger are still there.
+    """
+    if Store.exists(path):
+        return Store(path, ledger)
+    check_absent(path, ledger)
+    return None

@@ -24,7 +24,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from claude_pipeline.binding import Identity, check_choice, choose_ledger, open_on_server, read_identity
+from claude_pipeline.binding import (
+    Identity,
+    check_choice,
+    check_no_ledger_is_lost,
+    choose_ledger,
+    has_ledger,
+    open_on_server,
+    read_identity,
+    results_ids,
+)
 from claude_pipeline.copies import local_copy, local_folder, sending
 from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
@@ -46,6 +55,7 @@ class Store:
     def __init__(self, path: Place, ledger: str | None = None) -> None:
         url, known = choose_ledger(ledger), read_identity(path / "store.json")
         check_choice(str(path), url, known, has_file=isinstance(path, Path) and (path / "ledger.sqlite").exists())
+        check_no_ledger_is_lost(path)
         self.path = path
         private = path.name == FOLDER or isinstance(path, RemotePath)
         self._folder_mode, self.file_mode = (0o700, 0o600) if private else (0o777, 0o666)
@@ -80,7 +90,7 @@ class Store:
     @staticmethod
     def exists(path: Place) -> bool:
         """Tell whether there is a store; looking makes none."""
-        return (isinstance(path, Path) and (path / "ledger.sqlite").exists()) or (path / "store.json").exists()
+        return has_ledger(path)
 
     def _keep(self, identity: Identity) -> None:
         with self.replacing(self.path / "store.json") as temporary:
@@ -182,10 +192,7 @@ class Store:
 
     def results_ids(self) -> set[str]:
         """Name the batches and streams that have results."""
-        if isinstance(self.path, RemotePath):
-            found = (self.path / "results").below()
-            return {path.name.removesuffix(".parquet") for path in found if path.suffix == ".parquet"}
-        return {path.stem for path in (self.path / "results").glob("[!.]*.parquet")}
+        return results_ids(self.path)
 
     def job_bytes(self, job_id: str) -> int:
         """Return how much room a job's own files take."""

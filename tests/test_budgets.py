@@ -44,6 +44,7 @@ def test_what_is_expected_to_cost_more_is_refused_before_anything_is_sent(ask, s
     assert cp.list_jobs(store=tmp_path / "store") == []
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_no_more_is_in_flight_than_the_budget_could_bear(ask, sandbox):
     teach(ask)
     job = ask(max_cost_usd=10.5 * WORST_USD)
@@ -51,6 +52,7 @@ def test_no_more_is_in_flight_than_the_budget_could_bear(ask, sandbox):
     assert "waits for the budget: of the $0.0273 that the job may cost $0.00 are spent, $0.02" in job.status().reason
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_a_budget_that_suffices_in_the_end_is_enough(ask, sandbox):
     teach(ask)
     status = ask(max_cost_usd=10.5 * WORST_USD).wait(poll_interval=0).status()

@@ -64,6 +64,7 @@ def test_results_that_are_missing_or_damaged_are_fetched_again_as_they_were(serv
     assert_nothing_paid_twice(server)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_results_that_nobody_has_are_asked_again_only_once_they_are_given_up(slow_server, folder):
     job = ask(slow_server.url, folder)
     slow_server.advance_clock(LONG)

@@ -86,6 +86,17 @@ def test_the_ledger_of_another_store_or_an_empty_database_is_not_taken_for_its_o
     Store(tmp_path / "ours", ours)
 
 
+def test_a_ledger_whose_store_is_not_there_is_not_taken_for_an_empty_one(sandbox, tmp_path, url):
+    store = tmp_path / "store"
+    submit_to(sandbox, ["a"], store=store, ledger=url)
+    shutil.move(store, tmp_path / "moved")
+    for look in (cp.list_jobs, cp.doctor, cp.advance, cp.costs):
+        with pytest.raises(cp.StoreError, match=r"is that of the store .*backup, or let `claude-pipeline recover`"):
+            look(store=store, ledger=url)
+    assert not store.exists()
+    assert len(cp.list_jobs(store=tmp_path / "moved", ledger=url)) == 1
+
+
 def test_a_store_that_was_moved_keeps_its_ledger(sandbox, tmp_path, url):
     old, new = tmp_path / "old", tmp_path / "new"
     job = submit_to(sandbox, ["a", "b"], store=old, ledger=url)

@@ -121,6 +121,21 @@ def test_what_a_younger_job_has_reused_stays_and_only_the_rest_is_asked_again(an
     assert files(store) == []
 
 
+@pytest.mark.usefixtures("each_ledger")
+def test_prune_and_costs_do_on_a_server_what_they_do_with_a_file(sandbox, store):
+    job = submit_to(sandbox, NAMES, store=store, base_url=sandbox.url).wait(poll_interval=0)
+    cost = job.status().cost_usd
+    pruned = cp.prune(store=store, older_than=timedelta(microseconds=1))
+    assert [each.job_id for each in pruned.jobs] == [job.job_id]
+    assert files(store) == []
+    for by in ("day", "model", "job"):
+        assert sum(cp.costs(by=by, store=store)["cost_usd"].to_pylist()) == pytest.approx(cost)
+    assert [budget.spent_usd for budget in cp.list_budgets(store=store)] == pytest.approx([cost, cost])
+    before = sandbox.usage()["requests_accepted"]
+    submit_to(sandbox, NAMES, store=store, base_url=sandbox.url).wait(poll_interval=0)
+    assert sandbox.usage()["requests_accepted"] == before + len(NAMES)
+
+
 def test_a_job_that_was_submitted_again_lately_stays(answered, store):
     job = answered(NAMES, days=31)
     answered(NAMES)

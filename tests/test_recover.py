@@ -49,6 +49,20 @@ def test_an_empty_store_regains_everything_and_the_same_submit_sends_nothing(ser
     assert (again.reused, again.cost_usd, again.requests) == (6, 0.0, 0)
 
 
+def test_a_store_whose_ledger_is_lost_pays_for_none_of_its_answers_again(server, folder, tmp_path):
+    ask(server.url, folder).wait(poll_interval=0)
+    before = server.usage()["requests_accepted"]
+    (folder / "ledger.sqlite").rename(tmp_path / "backup")
+    uses = [lambda: ask(server.url, folder), lambda: cp.list_jobs(store=folder), lambda: cp.doctor(store=folder)]
+    for use in uses:
+        with pytest.raises(cp.StoreError, match=r"has answers, but its ledger is missing.*backup.*recover"):
+            use()
+    assert not (folder / "ledger.sqlite").exists()
+    (tmp_path / "backup").rename(folder / "ledger.sqlite")
+    assert_all_answered(ask(server.url, folder))
+    assert server.usage()["requests_accepted"] == before
+
+
 def test_answers_that_call_tools_or_hold_any_text_are_regained_as_they_were(folder, tmp_path):
     def answer(params):
         if echo(params) == "call":
