@@ -55,12 +55,11 @@ def arrow_to_frame(table: pa.Table, **options: Any) -> "pd.DataFrame":  # noqa: 
     table = _with_its_range(table)
     told = json.loads((table.schema.metadata or {}).get(_KEY, "{}"))
     if not told or _OWN_TYPES & options.keys():
-        frame: pd.DataFrame = table.to_pandas(**options)
-        return frame
+        return _converted(table, **options)
     stored = [name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
     # A selection of its own outlives a conversion with `self_destruct`.
     kept = table.select([name for name in table.column_names if name in told["columns"] or name in stored])
-    frame = table.to_pandas(**options)
+    frame = _converted(table, **options)
     for name, dtype in told["columns"].items():
         if name in frame.columns:
             with suppress(*_REFUSALS):
@@ -180,7 +179,7 @@ def _described(frame: "pd.DataFrame", table: pa.Table) -> pa.Table:
         tried = through_parquet(table.schema)
     except pa.ArrowException:  # whoever stores it names the column
         return table
-    empty = tried.empty_table().to_pandas()
+    empty = _converted(tried.empty_table())
     columns = {name: _lost(frame[name], empty[name]) for name in frame.columns}
     index = [_lost(*pair) for pair in zip(_levels(frame.index), _levels(empty.index), strict=True)]
     told = {
@@ -251,6 +250,25 @@ def _frequency(index: "pd.Index[Any]") -> str | None:
 
 
 # Out of Arrow
+
+
+def _converted(table: pa.Table, **options: Any) -> "pd.DataFrame":  # noqa: ANN401  what pyarrow.Table.to_pandas takes
+    """Let pyarrow make a frame, in which what neither NumPy nor pandas has a dtype for stays Arrow's."""
+    try:
+        frame: pd.DataFrame = table.to_pandas(**options)
+    except pa.ArrowNotImplementedError:
+        frame = table.to_pandas(**{"types_mapper": _own_type, **options})
+    return frame
+
+
+def _own_type(type_: pa.DataType) -> "pd.ArrowDtype | None":
+    import pandas as pd  # noqa: PLC0415
+
+    try:
+        pa.nulls(0, type_).to_pandas()
+    except pa.ArrowNotImplementedError:
+        return pd.ArrowDtype(type_)
+    return None
 
 
 def _restored(column: pa.ChunkedArray, found: _Values, told: Mapping[str, Any]) -> _Values:

@@ -146,6 +146,14 @@ def test_a_frame_comes_back_with_its_dtypes_and_its_index(folder, frame):
     assert list(map(type, got.index.names)) == list(map(type, frame.index.names))
 
 
+def test_a_type_that_pandas_can_hold_in_arrow_alone_comes_back_as_that(folder):
+    small = pd.ArrowDtype(pa.list_(pa.decimal32(5, 2)))
+    frame = pd.DataFrame({"n": [1, 2], "a": pd.Series([[Decimal("1.25")], None], dtype=small)})
+    got = frame_back(frame, folder)
+    assert got.dtypes.tolist() == frame.dtypes.tolist()
+    assert pa.array(got["a"]).to_pylist() == [[Decimal("1.25")], None]
+
+
 def test_a_level_of_an_index_may_be_called_by_the_number_of_another(folder):
     index = pd.MultiIndex.from_arrays([pd.Index([1, 2], dtype="int8"), pd.Index(["a", "b"])], names=[None, 0])
     frame = pd.DataFrame({"text": ["x", "y"]}, index=index)
