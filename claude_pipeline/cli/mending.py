@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,7 +13,7 @@ from claude_pipeline.cli import options
 from claude_pipeline.cli.live import progress
 from claude_pipeline.cli.options import Place
 from claude_pipeline.cli.output import print_json, print_table
-from claude_pipeline.cli.shell import leave, say
+from claude_pipeline.cli.shell import confirm, leave, say
 from claude_pipeline.cli.waiting import next_step
 
 Which = Literal["failed", "truncated"]
@@ -128,7 +127,7 @@ def ask_again(
     with progress("Estimating"):
         estimate = job.estimate_again(chosen, salt=salt)
     say(str(estimate))
-    _confirm(yes=yes)
+    confirm("Ask these rows, and pay for them?", yes=yes)
     again = job.ask_again(chosen, max_cost_usd=max_cost_usd, salt=salt, name=name)
     status = again.status()
     if as_json:
@@ -146,11 +145,3 @@ def _picked(job: "cp.Job", which: Which) -> list[int]:
         say(f"{job.job_id} has no {which} rows; there is nothing to ask.")
         raise click.exceptions.Exit(0)
     return positions
-
-
-def _confirm(*, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("Nobody is there to confirm the cost. Pass --yes to go on without.")
-    click.confirm("Ask these rows, and pay for them?", abort=True, err=True)

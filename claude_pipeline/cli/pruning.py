@@ -1,7 +1,6 @@
 """`prune`: what is kept no longer, shown before it goes."""
 
 import json
-import sys
 from dataclasses import asdict
 
 import click
@@ -10,7 +9,7 @@ import claude_pipeline as cp
 from claude_pipeline import display
 from claude_pipeline.cli import options
 from claude_pipeline.cli.output import print_table
-from claude_pipeline.cli.shell import say
+from claude_pipeline.cli.shell import confirm, say
 
 _HEADER = ("JOB", "ENDED", "ROWS", "PAYS AGAIN", "FREES", "NAME")
 _SHOWN = 50
@@ -53,7 +52,7 @@ def prune(
     if not found:
         say("Nothing is that old.")
     elif not dry_run:
-        _confirm(yes=yes)
+        confirm("Remove all this for good?", yes=yes)
         cp.prune(**ages, **place)  # type: ignore[arg-type]  # the same
         say("Done.")
 
@@ -91,11 +90,3 @@ def _words(found: "cp.Pruned") -> list[str]:
         (found.foreign_batches, f"{foreign} of another account cannot be deleted with these credentials."),
     ]
     return [said for number, said in words if number]
-
-
-def _confirm(*, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("Nobody is there to confirm it. Pass --yes to go on without, or --dry-run to look.")
-    click.confirm("Remove all this for good?", abort=True, err=True)

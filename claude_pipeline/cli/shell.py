@@ -1,6 +1,7 @@
 """What every command shares: the order of help, errors as one line, exit codes."""
 
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,15 @@ def say(words: str) -> None:
         tell("shell.said", words=words)
     else:
         click.echo(words, err=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on if somebody says so, or has said so with --yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"Nobody is there to answer: {question} Pass --yes to go on without.")
+    click.confirm(question, abort=True, err=True)
 
 
 def stop(interruption: KeyboardInterrupt) -> NoReturn:
