@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from claude_pipeline.display import usd
-from claude_pipeline.errors import InputError, OutputError
+from claude_pipeline.errors import OutputError
 from claude_pipeline.files import replacing
+from claude_pipeline.pictures import check_plotting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,17 +31,14 @@ def check_picture(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         OutputError: The suffix is unknown, or there is no such folder.
-        InputError: Matplotlib is not installed.
+        PipelineError: Matplotlib is not installed.
     """
     target = Path(path).expanduser().absolute()
     if target.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"Cannot draw {path}: its suffix must be one of {', '.join(_SUFFIXES)}.")
     if not target.parent.is_dir():
         raise OutputError(f"There is no folder {target.parent} to draw {target.name} in. Create it first.")
-    try:
-        import matplotlib  # noqa: F401, ICN001, PLC0415  only who draws needs it
-    except ImportError:
-        raise InputError('A picture needs Matplotlib. Install it: pip install "claude-pipeline[plot]".') from None
+    check_plotting()
     return target
 
 
@@ -49,7 +47,7 @@ def draw_bars(path: str | os.PathLike[str], charts: Mapping[str, Sequence[Bar]],
 
     Raises:
         OutputError: As `check_picture`.
-        InputError: As `check_picture`.
+        PipelineError: As `check_picture`.
     """
     target = check_picture(path)
     from matplotlib.figure import Figure  # noqa: PLC0415  only who draws needs it

@@ -42,7 +42,7 @@ def check_plotting() -> None:
         import matplotlib as mpl  # noqa: PLC0415, F401  whoever wants pictures waits for it
     except ImportError as error:
         raise PipelineError(
-            'A report has pictures, for which matplotlib is missing: pip install "claude-pipeline[plot]"'
+            'Pictures need Matplotlib, which is not installed: pip install "claude-pipeline[plot]"'
         ) from error
 
 

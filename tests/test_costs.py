@@ -185,7 +185,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused_in_words(spent, tmp_path, mon
     assert "There is no folder" in run("costs", "--store", store, "--out", tmp_path / "no" / "costs.png").stderr
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     refused = run("costs", "--store", store, "--out", tmp_path / "costs.png")
-    assert 'Install it: pip install "claude-pipeline[plot]"' in refused.stderr
+    assert 'Pictures need Matplotlib, which is not installed: pip install "claude-pipeline[plot]"' in refused.stderr
     assert refused.exit_code == 1
 
 
