@@ -17,12 +17,12 @@ from claude_pipeline.assembling import Assembly
 from claude_pipeline.continuing import Seam, can_continue, continued, joined
 from claude_pipeline.errors import ApiError
 from claude_pipeline.events import Event, EventReader
+from claude_pipeline.lines import judge
 from claude_pipeline.logs import tell
 from claude_pipeline.messages import LiveBody, MessagesApi
 from claude_pipeline.pace import Pace
 from claude_pipeline.prompts import Request
 from claude_pipeline.refusals import NOT_FOUND, SPEND_LIMIT, TOO_MANY, is_passing
-from claude_pipeline.results import judge
 
 _PATIENCE = 10  # times that the API may say "too many requests" to one row
 _BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 0.5, 30.0

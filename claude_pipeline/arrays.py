@@ -39,7 +39,10 @@ def _validity(values: Sequence[Any]) -> pa.Buffer:
 
 
 def _cells(values: Sequence[str | bytes]) -> tuple[bytes, list[int]]:
-    """Join text or bytes, and tell how many bytes each has; ASCII is encoded in one go."""
+    """Join text or bytes, and tell how many bytes each has; ASCII is encoded in one go, and what repeats once."""
+    if values and values.count(values[0]) == len(values):
+        cell = values[0].encode() if isinstance(values[0], str) else values[0]
+        return cell * len(values), [len(cell)] * len(values)
     with suppress(TypeError):  # bytes are not joined so
         text = "".join(cast("Sequence[str]", values))
         if text.isascii():
@@ -63,9 +66,37 @@ def int64_array(numbers: npt.NDArray[np.int64], *, valid: npt.NDArray[np.bool_] 
     return pa.Array.from_buffers(pa.int64(), len(contiguous), [bits, pa.py_buffer(contiguous)])
 
 
+def float64_array(numbers: npt.NDArray[np.float64]) -> pa.Array:
+    """Wrap numbers as an array; NaN is null."""
+    known = ~np.isnan(numbers)
+    bits = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(pa.float64(), len(numbers), [bits, pa.py_buffer(numbers)])
+
+
 def to_int64(column: pa.Array) -> npt.NDArray[np.int64]:
     """View an array of integers without nulls as NumPy."""
     return np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column)]
+
+
+def to_bools(column: pa.Array) -> npt.NDArray[np.bool_]:
+    """View an array of truth values without nulls as NumPy."""
+    bits = np.frombuffer(column.buffers()[1], dtype=np.uint8)
+    return np.unpackbits(bits, bitorder="little")[column.offset : column.offset + len(column)].astype(bool)
+
+
+def to_float64(column: pa.Array) -> npt.NDArray[np.float64]:
+    """Copy an array of 64-bit numbers to NumPy; null is NaN."""
+    kind = column.type.to_pandas_dtype()
+    numbers = np.frombuffer(column.buffers()[1], dtype=kind)[column.offset : column.offset + len(column)]
+    copied = numbers.astype(np.float64)
+    if column.null_count:
+        copied[~to_bools(column.is_valid())] = np.nan
+    return copied
+
+
+def give_back() -> None:
+    """Give memory that Arrow needs no more back to the system; its allocator keeps tens of megabytes otherwise."""
+    pa.default_memory_pool().release_unused()
 
 
 def repeated(value: Any, kind: pa.DataType, count: int) -> pa.Array:  # noqa: ANN401  what an Arrow array may hold

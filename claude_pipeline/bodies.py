@@ -92,7 +92,10 @@ def uploading(chunks: Iterable[bytes], shard: Shard, *, size: int) -> Iterator[b
 
 
 def _find(requests: Iterable[Request | Unsendable], address: bytes) -> Request | None:
-    return next((r for r in requests if isinstance(r, Request) and r.address == address), None)
+    for request in requests:
+        if isinstance(request, Request) and request.address == address:
+            return request
+    return None
 
 
 def _changed_input(store: Store, shard: Shard) -> StoreError:

@@ -41,7 +41,7 @@ _PORTION_ROWS = 65_536
 
 
 def _size_of_body(requests: int) -> int:
-    return write_body([Request(bytes(16), b"")] * requests, BytesIO())
+    return write_body([Request(bytes(16), b"", b"")] * requests, BytesIO())
 
 
 _WRAPPING_BYTES = _size_of_body(2) - _size_of_body(1)
@@ -143,8 +143,8 @@ class _Walk:
         for row, request in enumerate(self._form.render(batch), first):
             if isinstance(request, Unsendable):
                 self._refuse(request, name_row(batch, row, first=first, id_column=None))
-            elif len(request.params) + _WRAPPING_BYTES + _FRAME_BYTES > self._largest:
-                self._refuse(too_large(request, self._largest), name_row(batch, row, first=first, id_column=None))
+            elif request.size + _WRAPPING_BYTES + _FRAME_BYTES > self._largest:
+                self._refuse(too_large(request.size, self._largest), name_row(batch, row, first=first, id_column=None))
             else:
                 self._keep(request)
 
@@ -157,7 +157,7 @@ class _Walk:
 
     def _keep(self, request: Request) -> None:
         self._pending.append((request, self._scales.weigh(request.params)))
-        self._pending_bytes += len(request.params)
+        self._pending_bytes += request.size
         if self._pending_bytes >= _PORTION_BYTES or len(self._pending) >= _PORTION_ROWS:
             self._flush()
 
@@ -174,7 +174,7 @@ class _Walk:
 
     def _row(self, request: Request, weight: Weight, *, is_known: bool) -> tuple[object, ...]:
         kind = self._kinds.setdefault((weight.model, weight.max_tokens), len(self._kinds))
-        size = len(request.params) + _WRAPPING_BYTES
+        size = request.size + _WRAPPING_BYTES
         contents = weight.text_bytes, weight.document_bytes, weight.images, weight.turns
         return request.address, size, *contents, kind, is_known
 

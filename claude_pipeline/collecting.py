@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
 
+from claude_pipeline.arrays import give_back
 from claude_pipeline.batches import RESULTS_SETTLE_SECONDS, BatchesApi
 from claude_pipeline.derived import Derived
 from claude_pipeline.errors import ResultsError
@@ -18,9 +19,10 @@ from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import COLLECTED, ENDED, OPEN_JOBS, WANTING_JOBS, Shard
-from claude_pipeline.results import RESULT_SCHEMA, Spool, decode, spool_lines
+from claude_pipeline.results import RESULT_SCHEMA, decode
 from claude_pipeline.sending import block_jobs, traced
 from claude_pipeline.shards import Members
+from claude_pipeline.spooling import Spool, spool_lines
 from claude_pipeline.store import Store
 from claude_pipeline.traces import span
 from claude_pipeline.wire import Batch
@@ -157,6 +159,7 @@ def write_results(path: Path, file: BinaryIO, spool: Spool, outcome: Outcome, *,
             writer.write_batch(decoded.batch)
             outcome.add(first, decoded)
             first += decoded.batch.num_rows
+            give_back()
 
 
 def _check_counts(batch: Batch, members: Members, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ and `postgres`.
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -212,6 +212,10 @@ class Database(ABC):
     @abstractmethod
     def claim(self, account: int, addresses: bytes, shard: int) -> int:
         """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won."""
+
+    @abstractmethod
+    def find_claims(self, account: int, addresses: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """Return address, shard, position and failure of the claims on some requests, whose addresses ascend."""
 
     @abstractmethod
     def _begin(self) -> None:

@@ -25,7 +25,7 @@ from claude_pipeline.shards import Rows
 from claude_pipeline.store import Store, open_parquet, row_bytes, rows_within
 from claude_pipeline.walking import ANSWER_SCHEMA, Piece, Walk, nulls, open_walk
 
-_STEP_BYTES = 4_000_000
+_STEP_BYTES = 1_000_000
 _BUCKETS = 1024
 _BUCKET_BYTES = 16_000_000
 _LOCATED = np.dtype([("row", "<i8"), ("position", "<i8"), ("address", f"V{ID_BYTES}")])
@@ -73,7 +73,7 @@ def _join(
         wanted = None if columns is None else set(columns)
         step = rows_within(row_bytes(source, wanted) + sum(side.row_bytes for side in sides), size=_STEP_BYTES)
         first = 0
-        for batch in source.iter_batches(batch_size=step, columns=columns):
+        for batch in source.iter_batches(batch_size=step, columns=columns, use_threads=False):
             stop = first + batch.num_rows
             yield first, batch, [side.between(first, stop) for side in sides]
             first = stop

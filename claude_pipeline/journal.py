@@ -27,8 +27,9 @@ from claude_pipeline.places import Place, RemotePath
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
 from claude_pipeline.records import STREAMING, WANTING_JOBS, Shard
-from claude_pipeline.results import RESULT_SCHEMA, Spool, decode
+from claude_pipeline.results import RESULT_SCHEMA, decode
 from claude_pipeline.shards import Members
+from claude_pipeline.spooling import Spool
 from claude_pipeline.store import Store
 
 STREAM_SCHEMA = RESULT_SCHEMA.append(pa.field("attempts", pa.int64()))

@@ -7,7 +7,6 @@ has one claim, and a shard or a planning one owner at a time.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from claude_pipeline.books import Books
-from claude_pipeline.database import marks
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.logs import tell
 from claude_pipeline.prompts import ID_BYTES
@@ -29,7 +28,6 @@ from claude_pipeline.records import (
 from claude_pipeline.shards import Members
 
 _TALLIES = {number: tally for tally, number in FAILED.items()}
-_LOOKUP = 10_000
 
 
 class Ledger(Books):
@@ -38,16 +36,9 @@ class Ledger(Books):
     # Claims
 
     def claims(self, account: int, addresses: Iterable[bytes]) -> dict[bytes, Claim]:
-        """Look up who claims these requests, 10,000 at a time."""
-        found: dict[bytes, Claim] = {}
-        wanted = sorted(addresses)
-        for start in range(0, len(wanted), _LOOKUP):
-            some = wanted[start : start + _LOOKUP]
-            sql = (
-                f"SELECT address, shard, position, failed FROM claims WHERE account = ? AND address IN ({marks(some)})"
-            )
-            found.update((row[0], Claim(*row[1:])) for row in self._database.rows(sql, (account, *some)))
-        return found
+        """Look up who claims these requests."""
+        found = self._database.find_claims(account, sorted(addresses))
+        return {address: Claim(*claim) for address, *claim in found}
 
     def wait_for(self, job_id: str, shards: Iterable[int]) -> None:
         """Let a job wait for shards of others."""
@@ -74,7 +65,7 @@ class Ledger(Books):
             if stream_id is not None:
                 until = self.now() + LEASE_SECONDS
                 self.move(shard, PLANNED, state="streaming", stream_id=stream_id, owner=owner, lease_until=until)
-            self._retract_failures(job, members.split())
+            self._retract_failures(job, members)
             won = self._database.claim(job.account, members.addresses, shard)
             if won < len(members):
                 members = self._keep_won(job.account, shard, members)
@@ -112,10 +103,10 @@ class Ledger(Books):
         self._database.run("INSERT INTO members VALUES (?, ?, ?)", parameters)
         return int(shard)
 
-    def _retract_failures(self, job: JobRecord, addresses: Sequence[bytes]) -> None:
+    def _retract_failures(self, job: JobRecord, members: Members) -> None:
         """Take requests that are asked again out of the tallies of this job's earlier shards."""
         failed = {s.shard for s in self.own_shards(job.job_id) if s.errored or s.canceled or s.expired}
-        for claim in self.claims(job.account, addresses).values() if failed else ():
+        for claim in self.claims(job.account, members.split()).values() if failed else ():
             if claim.failed and claim.shard in failed:
                 tally = _TALLIES[claim.failed]
                 self._database.run(f"UPDATE shards SET {tally} = {tally} - 1 WHERE shard = ?", (claim.shard,))

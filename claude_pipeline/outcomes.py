@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 
 from claude_pipeline.derived import AnswerOptions, Derived
+from claude_pipeline.lines import Verdict
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import FAILED
-from claude_pipeline.results import Decoded, Verdict
+from claude_pipeline.results import Decoded
 from claude_pipeline.spending import Spending
 from claude_pipeline.status import rounded_usd, total_usd
 
@@ -58,14 +59,13 @@ class Outcome:
 
     def add(self, first: int, decoded: Decoded) -> None:
         """Count a run of results whose first stands at a position of the shard."""
-        types = decoded.batch.column("result_type").to_pylist()
-        self.tallies.update(types)
-        self.stop_reasons.update(decoded.batch.column("stop_reason").to_pylist())
-        for position, (verdict, result_type) in enumerate(zip(decoded.verdicts, types, strict=True), first):
-            if verdict != "succeeded":
-                self.unanswered[position] = result_type, verdict
-            if verdict == "account":
-                self.account_message = decoded.batch.column("error_message")[position - first].as_py()
+        batch, verdicts = decoded.batch, decoded.verdicts
+        for counter, column in ((self.tallies, "result_type"), (self.stop_reasons, "stop_reason")):
+            counter.update({row["values"]: row["counts"] for row in pc.value_counts(batch.column(column)).to_pylist()})
+        for at in [at for at, verdict in enumerate(verdicts) if verdict != "succeeded"]:
+            self.unanswered[first + at] = batch.column("result_type")[at].as_py(), verdicts[at]
+            if verdicts[at] == "account":
+                self.account_message = batch.column("error_message")[at].as_py()
         if self.typed:
             self.misfits += sum(error is not None for error in self.typed.derive(decoded.batch).errors)
         self._add_usage(decoded)
@@ -81,7 +81,7 @@ class Outcome:
         costs = decoded.batch.column("cost_usd")
         spent = None if costs.null_count else pc.sum(costs).as_py() or 0.0
         self.cost_usd = total_usd([self.cost_usd, spent])
-        self.cache_saved_usd = total_usd([self.cache_saved_usd, *decoded.cache_saved_usd])
+        self.cache_saved_usd = total_usd([self.cache_saved_usd, decoded.cache_saved_usd])
 
     def told(self) -> dict[str, object]:
         """Return what is logged of a shard that is done."""

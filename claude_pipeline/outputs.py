@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from claude_pipeline.arrays import make_array
+from claude_pipeline.arrays import give_back, make_array
 from claude_pipeline.derived import PLAIN, AnswerOptions, Derived, mark_invalid
 from claude_pipeline.errors import InputError, OutputError, PlaceError
 from claude_pipeline.files import replacing
@@ -26,7 +26,7 @@ from claude_pipeline.records import JobRecord
 from claude_pipeline.store import Store, open_parquet
 from claude_pipeline.walking import ANSWER_SCHEMA, LINE_SCHEMA
 
-_ROW_GROUP_BYTES = 8_000_000
+_ROW_GROUP_BYTES = 4_000_000
 
 
 class _Writer(Protocol):
@@ -54,6 +54,7 @@ class _ParquetWriter:
         if self._group:
             self._file.write_table(pa.Table.from_batches(self._group))
             self._group.clear()
+            give_back()
 
 
 def _csv_writer(path: Path, schema: pa.Schema) -> _Writer:

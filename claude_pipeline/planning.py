@@ -3,8 +3,9 @@
 Planning may be killed anywhere and started anew: what this job claimed already is recognised by its rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import inf
 from secrets import token_hex
 from typing import Literal
@@ -38,7 +39,7 @@ FOREIGN_SCHEMA = pa.schema(
 )
 _COUNTS = ("skipped", "invalid", "duplicates", "reused", "requests")
 _WRITE_ROWS = 65_536
-_PORTION_BYTES = 8_000_000
+_PORTION_ROWS = 20_000
 
 _Placed = tuple[int, Request | Unsendable]
 
@@ -153,7 +154,8 @@ def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, object]:
     with _noting(store, job) as notes:
         planner = _Planner(store.ledger, job, notes, owner=owner)
         for first, batch, requests in _requests(store, job):
-            planner.plan_batch(first, batch, requests)
+            planner.add_batch(first, batch, requests)
+        planner.place()
         planner.plan_shard()
         notes.write()
         planner.hold()
@@ -200,21 +202,6 @@ def _noting(store: Store, job: JobRecord) -> Iterator[_Notes]:
         yield _Notes(writer)
 
 
-def _portions(requests: Iterable[_Placed]) -> Iterator[list[_Placed]]:
-    """Yield requests of up to about 8 MB together, since files that rows name may be large."""
-    portion: list[_Placed] = []
-    size = 0
-    for placed in requests:
-        portion.append(placed)
-        _, request = placed
-        size += len(request.params) if isinstance(request, Request) else 0
-        if size >= _PORTION_BYTES:
-            yield portion
-            portion, size = [], 0
-    if portion:
-        yield portion
-
-
 class _Planner:
     """One walk over a job's input."""
 
@@ -236,8 +223,7 @@ class _Planner:
         asked = [ledger.members(shard).rows for shard in self._now]
         self._asked = np.unique(np.concatenate(asked)) if asked else np.empty(0)
         self._known: dict[bytes, Claim] = {}
-        self._first = 0
-        self._batch: pa.RecordBatch = None
+        self._waiting: list[tuple[int, bytes, int, tuple[Unsendable, str] | None]] = []
 
     def hold(self) -> None:
         """Go on only while nobody else has taken over the planning."""
@@ -248,24 +234,35 @@ class _Planner:
         """Say why rows cannot be sent, how many each, and of each the first."""
         return msgspec.json.encode(self._unsent.refusals).decode()
 
-    def plan_batch(self, first: int, batch: pa.RecordBatch, requests: Iterable[_Placed]) -> None:
-        """Place the requests of rows in a batch, which begins with row `first`."""
-        self._first, self._batch = first, batch
-        for portion in _portions(requests):
-            self._place(portion)
-
-    def _place(self, requests: Sequence[_Placed]) -> None:
-        addresses = {r.address for _, r in requests if isinstance(r, Request) and r.address not in self._builder}
-        self._known = self._look_up(addresses)
+    def add_batch(self, first: int, batch: pa.RecordBatch, requests: Iterable[_Placed]) -> None:
+        """Take the requests of rows in a batch, which begins with row `first`; many are placed together."""
+        named = partial(name_row, batch, first=first, id_column=self._id_column)
+        largest, take = self._builder.largest, self._waiting.append
         for row, request in requests:
             if isinstance(request, Unsendable):
-                self._refuse(row, request)
-            elif request.address in self._builder:
-                self._leave(row, request.address, "duplicates")
-            elif (claim := self._known.get(request.address)) and not claim.failed:
-                self._leave_claimed(row, request.address, claim)
+                self._refuse(row, request, named(row))
+            elif (size := len(request.head) + len(request.tail)) <= largest:
+                take((row, request.address, size, None))
             else:
-                self._ask(row, request)
+                take((row, request.address, size, (too_large(size, self._builder.max_bytes), named(row))))
+        if len(self._waiting) >= _PORTION_ROWS:
+            self.place()
+
+    def place(self) -> None:
+        """Find out whose the requests are that were taken, and plan those that are nobody's."""
+        builder = self._builder
+        self._known = self._look_up({address for _, address, _, _ in self._waiting}.difference(builder.rows))
+        for row, address, size, refused in self._waiting:
+            if address in builder.rows:
+                self._leave(row, address, "duplicates")
+            elif (claim := self._known.get(address)) and not claim.failed:
+                self._leave_claimed(row, address, claim)
+            elif refused:
+                self._refuse(row, *refused)
+            elif not builder.add(address, row, size=size):
+                self.plan_shard()
+                builder.add(address, row, size=size)
+        self._waiting.clear()
 
     def _look_up(self, addresses: set[bytes]) -> dict[bytes, Claim]:
         with self._ledger.transaction():
@@ -276,11 +273,10 @@ class _Planner:
             self._ledger.wait_for(self._job.job_id, pending)
         return known
 
-    def _refuse(self, row: int, why: Unsendable) -> None:
+    def _refuse(self, row: int, why: Unsendable, name: str) -> None:
         blank = why.error_type == "missing_prompt"
         self.counts["skipped" if blank else "invalid"] += 1
         if not blank:
-            name = name_row(self._batch, row, first=self._first, id_column=self._id_column)
             why = Unsendable(why.error_type, f"{name}: {why.error_message}")
             self._unsent.add(why)
         self._notes.add(row, None, why)
@@ -301,17 +297,9 @@ class _Planner:
         at = int(np.searchsorted(self._asked, row))
         return at < len(self._asked) and self._asked[at] == row
 
-    def _ask(self, row: int, request: Request) -> None:
-        if self._builder.is_too_large(request):
-            self._refuse(row, too_large(request, self._builder.max_bytes))
-            return
-        if not self._builder.fits(request):
-            self.plan_shard()
-        self._builder.add(request, row)
-
     def plan_shard(self) -> None:
         """Make what was gathered a shard; requests that others claimed meanwhile are theirs."""
-        if not self._builder:
+        if not self._builder.rows:
             return
         wanted = self._builder.take()
         self._builder.max_requests = self._largest
@@ -319,10 +307,11 @@ class _Planner:
             self.hold()
             stream_id = f"stream_{token_hex(12)}" if self._streams else None
             won = self._ledger.add_shard(self._job, wanted, stream_id=stream_id, owner=self._owner)
-            lost = set(wanted.split()) - set(won.split())
+            lost = set(wanted.split()) - set(won.split()) if len(won) < len(wanted) else set[bytes]()
             known = self._look_up(lost)
         self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
-        self._known |= dict.fromkeys(won.split(), Claim(max(self._own, default=0), 0, 0))
+        if self._waiting:
+            self._known |= dict.fromkeys(won.split(), Claim(max(self._own, default=0), 0, 0))
         self.counts["requests"] += len(won)
         for address, row in zip(wanted.split(), wanted.rows.tolist(), strict=True) if lost else ():
             if address in lost:

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -44,6 +44,7 @@ FROM (SELECT %s::bytea AS addresses) AS given, generate_series(0, %s) AS i ORDER
 ON CONFLICT (account, address) DO UPDATE
 SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
 """
+_FIND_CLAIMS = "SELECT address, shard, position, failed FROM claims WHERE account = ? AND address = ANY(?)"
 
 # What a password may hide in is refused: whatever is taken for a host or a database is shown.
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:@/?#\[\],]*)(?::\d+)?"
@@ -259,6 +260,10 @@ class PostgresDatabase(Database):
         """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won."""
         with self._cursor() as cursor:
             return cursor.execute(_CLAIM, (account, shard, addresses, len(addresses) // 16 - 1)).rowcount
+
+    def find_claims(self, account: int, addresses: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """Return who claims some requests."""
+        return self.rows(_FIND_CLAIMS, (account, list(addresses)))
 
     # Whose ledger it is
 

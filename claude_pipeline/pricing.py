@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from claude_pipeline.errors import InputError
 from claude_pipeline.places import Place
@@ -31,6 +33,8 @@ _USUAL = {"input": 1.0, "cache_read": 0.1, "cache_write": 1.25, "cache_write_1h"
 _SEARCHES_USD = 10.0
 _KEYS = (*_USUAL, "output")
 _DATE = re.compile(r"-\d{8}$")
+
+Dollars = npt.NDArray[np.float64]
 
 
 class TokenUsage(msgspec.Struct, frozen=True, gc=False):
@@ -119,12 +123,19 @@ class PriceList:
         searched = tiers[0].web_search * searches if searches else 0.0
         return (cost_usd - searched) / self._share + searched
 
-    def cache_saved_usd(self, model: str, usage: TokenUsage) -> float | None:
-        """Return what the cache saved on an answer; 0 without a cache, whatever the model."""
-        if not (usage.cache_read or usage.cached_for_later):
-            return 0.0
-        rates = self._rates_of(model, usage)
-        return None if rates is None else rates.cache_saved_usd(usage, self._share)
+    def usd_each(self, model: str, usage: TokenUsage) -> tuple[Dollars, float | None]:
+        """Price answers of one model, whose usage counts in arrays; NaN without a known price.
+
+        Returns as well what the cache saved on all of them: 0 without a cache, whatever the model, else None if that
+        is not known.
+        """
+        tiers = self.tiers(model)[::-1]
+        if not tiers:
+            is_cached = np.any(usage.cache_read) or np.any(usage.cached_for_later)
+            return np.full(np.shape(usage.input), nan), None if is_cached else 0.0
+        reached = [usage.prompt > rates.above for rates in tiers]
+        saved = np.select(reached, [rates.cache_saved_usd(usage, self._share) for rates in tiers])
+        return np.select(reached, [rates.usd(usage, self._share) for rates in tiers]), float(saved.sum())
 
     def _rates_of(self, model: str, usage: TokenUsage) -> Rates | None:
         for rates in reversed(self.tiers(model)):

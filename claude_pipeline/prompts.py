@@ -21,10 +21,21 @@ ID_BYTES = 16
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """One request: its address (16 bytes) and its `params` as the bytes that are sent."""
+    """One request: its address (16 bytes), and its `params` in two parts, the first of which all rows share."""
 
     address: bytes
-    params: bytes
+    head: bytes
+    tail: bytes
+
+    @property
+    def params(self) -> bytes:
+        """Its `params` as the bytes that are sent."""
+        return self.head + self.tail
+
+    @property
+    def size(self) -> int:
+        """How many bytes its `params` have."""
+        return len(self.head) + len(self.tail)
 
 
 class TextSlot(msgspec.Struct, frozen=True, tag="text"):
@@ -37,10 +48,9 @@ class TextSlot(msgspec.Struct, frozen=True, tag="text"):
         """Name the columns that it reads."""
         return self.template.fields
 
-    def fill(self, batch: pa.RecordBatch) -> Iterator[Cell]:
-        """Yield each row's text, or why it has none. Errors: InputError for a value that is no text."""
-        for text in self.template.fill(batch):
-            yield text if isinstance(text, Unsendable) else encode_text(text)
+    def fill(self, batch: pa.RecordBatch) -> list[Cell]:
+        """Return each row's text, or why it has none. Errors: InputError for a value that is no text."""
+        return [text if isinstance(text, Unsendable) else encode_text(text) for text in self.template.fill(batch)]
 
 
 Slot = TextSlot | MediaSlot | MessagesSlot | ParamSlot
@@ -113,13 +123,14 @@ class RequestForm(msgspec.Struct, frozen=True, omit_defaults=True):
             if isinstance(begun, Unsendable):
                 yield begun
                 continue
-            if Unsendable in map(type, row):
+            try:
+                tail = b"".join(row)
+            except TypeError:
                 yield next(cell for cell in row if isinstance(cell, Unsendable))
                 continue
-            tail = b"".join(row)
             address = begun.copy()
             address.update(tail)
-            yield Request(address.digest(), prefix + tail)
+            yield Request(address.digest(), prefix, tail)
 
     def _begin(self, batch: pa.RecordBatch, prefix: bytes) -> Iterator[blake2b | Unsendable]:
         """Yield the hash of what comes before the first slot of each row: betas and salt, and the shared bytes."""

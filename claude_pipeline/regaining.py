@@ -5,7 +5,7 @@ same request again. They do not say what was asked.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -25,8 +25,8 @@ from claude_pipeline.outcomes import Outcome
 from claude_pipeline.planning import Limits, Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import PLANNING, JobRecord
-from claude_pipeline.results import Spool, split_lines
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, Members
+from claude_pipeline.spooling import Spool, split_lines
 from claude_pipeline.starting import name_job
 from claude_pipeline.store import Store, open_parquet
 from claude_pipeline.wire import Batch
@@ -72,7 +72,7 @@ def read_lines(chunks: Iterable[bytes], file: BinaryIO) -> Lines | None:
         ResultsError: Lines are doubled or garbled.
     """
     found: list[tuple[bool, bytes, int, int]] = []
-    for offset, line in split_lines(chunks, file):
+    for offset, line in _placed(split_lines(chunks, file)):
         try:
             told = _decode_line(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -87,6 +87,16 @@ def read_lines(chunks: Iterable[bytes], file: BinaryIO) -> Lines | None:
     if _are_uuids(addresses):
         return None
     return _in_order(found, addresses)
+
+
+def _placed(runs: Iterable[tuple[int, list[bytes]]]) -> Iterator[tuple[int, bytes]]:
+    """Yield each line with its offset in the file; blank ones are none."""
+    for first, lines in runs:
+        offset = first
+        for line in lines:
+            if line.strip():
+                yield offset, line
+            offset += len(line) + 1
 
 
 def is_ours(line: bytes) -> bytes | None:

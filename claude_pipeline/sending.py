@@ -25,8 +25,8 @@ from claude_pipeline.records import (
     Shard,
 )
 from claude_pipeline.refusals import TOO_MANY, CreateRefusedError
-from claude_pipeline.results import spool_lines
 from claude_pipeline.shards import Members
+from claude_pipeline.spooling import spool_lines
 from claude_pipeline.status import JobState
 from claude_pipeline.store import Store
 from claude_pipeline.traces import PROVIDER, span

@@ -3,7 +3,8 @@
 Pure but for the file that a body is written to.
 """
 
-from collections.abc import Iterable
+from binascii import hexlify
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -62,25 +63,24 @@ class ShardBuilder:
         self._rows: dict[bytes, int] = {}
         self.body_bytes = _FRAME_BYTES
 
-    def __contains__(self, address: bytes) -> bool:
-        return address in self._rows
+    @property
+    def rows(self) -> Mapping[bytes, int]:
+        """The input row of each request that was gathered, by its address."""
+        return self._rows
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    @property
+    def largest(self) -> int:
+        """The most bytes that a request may have to travel, be it alone."""
+        return self.max_bytes - _FRAME_BYTES - _WRAPPING_BYTES
 
-    def is_too_large(self, request: Request) -> bool:
-        """Tell whether a request could not even travel alone."""
-        return _FRAME_BYTES + _WRAPPING_BYTES + len(request.params) > self.max_bytes
-
-    def fits(self, request: Request) -> bool:
-        """Tell whether there is room for one more."""
-        size = self.body_bytes + _WRAPPING_BYTES + len(request.params)
-        return len(self._rows) < self.max_requests and size <= self.max_bytes
-
-    def add(self, request: Request, row: int) -> None:
-        """Take a request that fits, rendered from an input row past all earlier ones."""
-        self._rows[request.address] = row
-        self.body_bytes += _WRAPPING_BYTES + len(request.params)
+    def add(self, address: bytes, row: int, *, size: int) -> bool:
+        """Take a request, rendered from an input row past all earlier ones, if there is room for it; tell if it was."""
+        grown = self.body_bytes + _WRAPPING_BYTES + size
+        if grown > self.max_bytes or len(self._rows) >= self.max_requests:
+            return False
+        self._rows[address] = row
+        self.body_bytes = grown
+        return True
 
     def take(self) -> Members:
         """Hand out what was gathered, and start anew."""
@@ -90,23 +90,21 @@ class ShardBuilder:
         return members
 
 
-def too_large(request: Request, max_bytes: int) -> Unsendable:
+def too_large(size: int, max_bytes: int) -> Unsendable:
     """Say that a request fits into no batch."""
-    size = f"{len(request.params):,} bytes, but a batch may have {max_bytes:,}"
-    return Unsendable("request_too_large", f"The request has {size}. It was not sent; shorten it.")
+    sizes = f"{size:,} bytes, but a batch may have {max_bytes:,}"
+    return Unsendable("request_too_large", f"The request has {sizes}. It was not sent; shorten it.")
 
 
 def write_body(requests: Iterable[Request], file: BinaryIO) -> int:
     """Write the body of a create call; return its size in bytes."""
-    buffer = bytearray(_OPENING)
-    size = 0
-    separator = b""
+    pieces, before = [_OPENING], _BEFORE_ID
+    size = gathered = 0
     for request in requests:
-        custom_id = request.address.hex().encode()
-        buffer += separator + _BEFORE_ID + custom_id + _BEFORE_PARAMS + request.params + _AFTER_PARAMS
-        separator = _BETWEEN
-        if len(buffer) >= _WRITE_BYTES:
-            size += file.write(buffer)
-            buffer.clear()
-    buffer += _CLOSING
-    return size + file.write(buffer)
+        pieces += (before, hexlify(request.address), _BEFORE_PARAMS, request.head, request.tail, _AFTER_PARAMS)
+        before = _BETWEEN + _BEFORE_ID
+        gathered += len(request.tail)
+        if gathered >= _WRITE_BYTES:
+            size += file.write(b"".join(pieces))
+            pieces, gathered = [], 0
+    return size + file.write(b"".join([*pieces, _CLOSING]))

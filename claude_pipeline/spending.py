@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import isnan
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from claude_pipeline.arrays import to_int64
+from claude_pipeline.arrays import to_float64, to_int64
+from claude_pipeline.lines import searches_of
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import ModelUsage
-from claude_pipeline.results import searches_of
 from claude_pipeline.status import total_usd
 
 _SUMS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
@@ -41,20 +41,20 @@ class Spending:
 def _sums(results: pa.RecordBatch) -> Iterator[ModelUsage]:
     """Yield the sums of each model; a cost among which one is not known is not known."""
     named = results.filter(pc.is_valid(results.column("model")))
-    coded = named.column("model").dictionary_encode()
-    places = to_int64(coded.indices.cast(pa.int64()))
-    is_answer = [kind == "succeeded" for kind in named.column("result_type").to_pylist()]
-    weights = [np.array(is_answer), *(np.nan_to_num(_numbers(named, name)) for name in _SUMS)]
+    models, places = _coded(named.column("model"))
+    kinds, coded = _coded(named.column("result_type"))
+    is_answer = np.array([kind == "succeeded" for kind in kinds], dtype=bool)[coded]
+    weights = [is_answer, *(np.nan_to_num(to_float64(named.column(name))) for name in _SUMS)]
     counts = [np.bincount(places, weight).astype(np.int64).tolist() for weight in weights]
-    costs = [None if isnan(cost) else cost for cost in np.bincount(places, _numbers(named, "cost_usd")).tolist()]
-    for model, *sums, cost_usd in zip(coded.dictionary.to_pylist(), *counts, costs, strict=True):
+    costs = [None if isnan(c) else c for c in np.bincount(places, to_float64(named.column("cost_usd"))).tolist()]
+    for model, *sums, cost_usd in zip(models, *counts, costs, strict=True):
         yield ModelUsage._make([model, *sums, cost_usd, None])
 
 
-def _numbers(results: pa.RecordBatch, name: str) -> npt.NDArray[np.float64]:
-    return np.array(
-        [nan if number is None else number for number in results.column(name).to_pylist()], dtype=np.float64
-    )
+def _coded(column: pa.Array) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Return the texts of a column, each once, and for each row which of them it is."""
+    coded = column.dictionary_encode()
+    return coded.dictionary.to_pylist(), to_int64(coded.indices.cast(pa.int64()))
 
 
 def _searches(results: pa.RecordBatch) -> Counter[str]:

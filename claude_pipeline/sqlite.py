@@ -2,9 +2,10 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from claude_pipeline.database import PATIENCE_SECONDS, Database
 from claude_pipeline.errors import StoreError
@@ -15,6 +16,12 @@ INSERT INTO claims (account, address, shard, position)
 SELECT ?, substr(?, 16 * i + 1, 16) AS address, ?, i FROM numbers WHERE true ORDER BY address
 ON CONFLICT (account, address) DO UPDATE
 SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
+"""
+
+_FIND_CLAIMS = """
+WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < ?)
+SELECT address, shard, position, failed
+FROM numbers CROSS JOIN claims ON account = ? AND address = substr(?, 16 * i + 1, 16)
 """
 
 
@@ -67,6 +74,10 @@ class SqliteDatabase(Database):
             cursor.execute(_CLAIM, (len(addresses) // 16, account, addresses, shard))
             (won,) = cursor.execute("SELECT changes()").fetchone()
             return int(won)
+
+    def find_claims(self, account: int, addresses: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """Return who claims some requests."""
+        return self.rows(_FIND_CLAIMS, (len(addresses), account, b"".join(addresses))) if addresses else []
 
     def _begin(self) -> None:
         self.run("BEGIN IMMEDIATE")

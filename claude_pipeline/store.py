@@ -311,6 +311,7 @@ def read_batches(
             return
         row = int(ends[groups[0]] - sizes[groups[0]])
         rows = rows_within(row_bytes(file, columns))
-        for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=sorted(columns)):
+        wanted = sorted(columns)
+        for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=wanted, use_threads=False):
             yield row, batch
             row += batch.num_rows

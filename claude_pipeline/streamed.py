@@ -12,13 +12,13 @@ import msgspec
 import pyarrow as pa
 
 from claude_pipeline.answering import Answered
-from claude_pipeline.arrays import make_record_batch
+from claude_pipeline.arrays import make_array
 from claude_pipeline.derived import Derived, mark_invalid
 from claude_pipeline.joining import join
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
 from claude_pipeline.records import JobRecord
-from claude_pipeline.results import RESULT_SCHEMA, decode_row
+from claude_pipeline.results import decode_lines
 from claude_pipeline.store import Store
 from claude_pipeline.walking import ANSWER_SCHEMA, LINE_SCHEMA
 
@@ -139,15 +139,22 @@ class Rows:
 
     def cost_usd(self, answer: Answered) -> float | None:
         """Return what an answer has cost in dollars; None without a known price."""
-        decoded, _, _ = decode_row(answer.line, self._prices)
-        cost: Any = decoded[RESULT_SCHEMA.get_field_index("cost_usd")]
-        return cost if cost is None else float(cost)
+        cost: float | None = self._decode(answer.line).column("cost_usd")[0].as_py()
+        return cost
+
+    def _decode(self, line: bytes) -> pa.RecordBatch:
+        return decode_lines([line], self._prices).batch
 
     def answered(self, answer: Answered) -> Iterator[StreamedRow]:
         """Yield the rows that an answer is for; the first one paid."""
         told = msgspec.json.decode(answer.line, type=_Line)
-        decoded, _, _ = decode_row(answer.line, self._prices)
-        batch = make_record_batch([(told.custom_id, *decoded, None, told.attempts)], LINE_SCHEMA)
+        columns = [
+            make_array([told.custom_id], pa.string()),
+            *self._decode(answer.line).columns,
+            make_array([None], pa.string()),
+            make_array([told.attempts], pa.int64()),
+        ]
+        batch = pa.record_batch(columns, schema=LINE_SCHEMA)
         ((cells, output),) = self._cells(batch)
         speed = answer.seconds_to_first_token, answer.tokens_per_second
         first, *others = self._waiting.pop(bytes.fromhex(told.custom_id))

@@ -1,7 +1,7 @@
 """Templates: text in which braces around a column's name are a field."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -95,17 +95,14 @@ class Template:
         """Return the text before the first field, which all rows share, and the template of the rest."""
         return self.texts[0], Template(("", *self.texts[1:]), self.fields, self.fill_null)
 
-    def fill(self, batch: pa.RecordBatch) -> Iterator[str | Unsendable]:
-        """Yield each row's text, or why the row has none."""
+    def fill(self, batch: pa.RecordBatch) -> Iterable[str | Unsendable]:
+        """Return each row's text, or why the row has none."""
         if not self.fields:
-            yield from [self.texts[0]] * batch.num_rows
-            return
+            return [self.texts[0]] * batch.num_rows
         columns = [self._read(batch, field) for field in self.fields]
         if self.texts == ("", "") and not self.may_be_blank:
-            yield from (BLANK if text is None or _is_blank(text) else text for text in columns[0])
-            return
-        for cells in zip(*columns, strict=True):
-            yield self._fill_row(cells)
+            return [BLANK if not text or _is_blank(text) else text for text in columns[0]]
+        return map(self._fill_row, zip(*columns, strict=True))
 
     def _read(self, batch: pa.RecordBatch, field: str) -> list[str | Unsendable | None]:
         cells = read_texts(batch.column(field), field)

@@ -42,7 +42,7 @@ class Walk:
             columns.append("attempts")
         self.row_bytes = row_bytes(file, set(columns)) if file else 1
         size = rows_within(self.row_bytes)
-        self._batches = file.iter_batches(batch_size=size, columns=columns) if file else iter(())
+        self._batches = file.iter_batches(batch_size=size, columns=columns, use_threads=False) if file else iter(())
         self._rest: pa.RecordBatch | None = None
         self._at = 0
 

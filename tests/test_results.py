@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_pipeline.errors import ResultsError
+from claude_pipeline.lines import judge
 from claude_pipeline.pricing import PriceList
-from claude_pipeline.results import DECODE_BYTES, RESULT_SCHEMA, decode, judge, spool_lines
+from claude_pipeline.results import DECODE_BYTES, RESULT_SCHEMA, decode
 from claude_pipeline.shards import Members
+from claude_pipeline.spooling import spool_lines
 
 PRICES = PriceList(datetime(2026, 11, 22, tzinfo=UTC))
 USAGE = {
