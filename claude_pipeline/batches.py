@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from claude_pipeline.errors import ApiError
 from claude_pipeline.refusals import NOT_FOUND, CreateRefusedError, consequence, is_passing
-from claude_pipeline.transport import Transport, body_options
+from claude_pipeline.transport import Encoding, Transport, body_options
 from claude_pipeline.wire import Batch, Page, TokenCount, encode
 
 if TYPE_CHECKING:
@@ -115,7 +115,13 @@ class BatchesApi(Transport):
         return self._decode(answer, TokenCount).input_tokens
 
     def create(
-        self, body: Iterable[bytes], *, size: int, betas: Sequence[str], is_complete: Callable[[], bool]
+        self,
+        body: Iterable[bytes],
+        *,
+        size: int,
+        betas: Sequence[str],
+        is_complete: Callable[[], bool],
+        encoding: Encoding = None,
     ) -> Batch:
         """Send a body of `size` bytes as a new batch, once.
 
@@ -125,7 +131,7 @@ class BatchesApi(Transport):
             CreateRefusedError: There is no batch, or nobody can tell.
         """
         try:
-            options = body_options(size, betas) | {"follow_redirects": False}
+            options = body_options(size, betas, encoding=encoding) | {"follow_redirects": False}
             answer = self._call("post", PATH, name=f"{_BATCHES}.create", content=body, **options)
         except ApiError as error:
             raise CreateRefusedError(error, then=consequence(error, complete=is_complete())) from None

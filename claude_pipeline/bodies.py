@@ -1,6 +1,8 @@
 """A shard's requests once more, checked against what was claimed, and the body of the create call that they make."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from gzip import GzipFile
 from itertools import chain
 from typing import BinaryIO
 
@@ -16,12 +18,14 @@ from claude_pipeline.records import Shard
 from claude_pipeline.retrying import forms_of
 from claude_pipeline.shards import Members, write_body
 from claude_pipeline.store import Store, read_batches
+from claude_pipeline.transport import Encoding
 from claude_pipeline.values import Unsendable
 
 CHANGED_FILES = (
     "A file that the row names was changed after the job was planned, so the row was not sent. "
     "Submit again to ask with the file as it is."
 )
+_LEVEL = 6
 
 
 class ChangedFilesError(Exception):
@@ -36,8 +40,8 @@ class ChangedFilesError(Exception):
         self.positions = positions
 
 
-def write_shard(store: Store, shard: Shard, settings: Settings, file: BinaryIO) -> int:
-    """Write the body of a shard's create call; return its size in bytes.
+def write_shard(store: Store, shard: Shard, settings: Settings, file: BinaryIO, *, encoding: Encoding = None) -> int:
+    """Write the body of a shard's create call in an encoding; return its size in bytes.
 
     Raises:
         ChangedFilesError: A file that a row names was changed; the body is of no use.
@@ -52,10 +56,11 @@ def write_shard(store: Store, shard: Shard, settings: Settings, file: BinaryIO) 
             else:
                 yield request
 
-    size = write_body(unchanged(), file)
+    with GzipFile(fileobj=file, mode="wb", compresslevel=_LEVEL) if encoding else nullcontext(file) as body:
+        write_body(unchanged(), body)
     if changed:
         raise ChangedFilesError(changed)
-    return size
+    return file.tell()
 
 
 def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[Request | None]:

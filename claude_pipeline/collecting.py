@@ -19,7 +19,7 @@ from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import COLLECTED, ENDED, OPEN_JOBS, WANTING_JOBS, Shard
-from claude_pipeline.results import RESULT_SCHEMA, decode
+from claude_pipeline.results import RESULT_SCHEMA, WRITING, decode
 from claude_pipeline.sending import block_jobs, traced
 from claude_pipeline.shards import Members
 from claude_pipeline.spooling import Spool, spool_lines
@@ -153,7 +153,7 @@ def write_results(path: Path, file: BinaryIO, spool: Spool, outcome: Outcome, *,
     Raises:
         ResultsError: A line is not a result.
     """
-    with pq.ParquetWriter(path, RESULT_SCHEMA, compression="zstd", compression_level=1) as writer:
+    with pq.ParquetWriter(path, RESULT_SCHEMA, **WRITING) as writer:
         first = 0
         for decoded in decode(file, spool, outcome.prices, batch_id=batch_id):
             writer.write_batch(decoded.batch)

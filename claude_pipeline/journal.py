@@ -27,7 +27,7 @@ from claude_pipeline.places import Place, RemotePath
 from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
 from claude_pipeline.records import STREAMING, WANTING_JOBS, Shard
-from claude_pipeline.results import RESULT_SCHEMA, decode
+from claude_pipeline.results import RESULT_SCHEMA, WRITING, decode
 from claude_pipeline.shards import Members
 from claude_pipeline.spooling import Spool
 from claude_pipeline.store import Store
@@ -149,7 +149,7 @@ def _write_results(store: Store, shard: Shard, members: Members) -> Outcome:
     outcome = Outcome(prices, typed_by(Settings.of(store.ledger.planner_of(shard)).answers))
     with store.spool() as file, store.replacing(store.results_path(stream_id)) as path:
         spool, attempts = _spool(store.journal_path(stream_id), members, file)
-        with pq.ParquetWriter(path, STREAM_SCHEMA, compression="zstd", compression_level=1) as writer:
+        with pq.ParquetWriter(path, STREAM_SCHEMA, **WRITING) as writer:
             first = 0
             for decoded in decode(file, spool, prices):
                 stop = first + decoded.batch.num_rows

@@ -4,9 +4,10 @@ Everything here is pure but for local files that a row names: Arrow in, bytes ou
 whoever changes them makes every user pay again for what they have; `tests/test_addresses.py` holds the golden file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import repeat
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -120,27 +121,27 @@ class RequestForm(msgspec.Struct, frozen=True, omit_defaults=True):
         cells = [repeat(part, rows) if isinstance(part, bytes) else part.fill(batch) for part in rest]
         filled = zip(*cells, strict=True) if cells else repeat((), rows)  # a salt may be all that differs
         for begun, row in zip(self._begin(batch, prefix), filled, strict=True):
-            if isinstance(begun, Unsendable):
-                yield begun
-                continue
             try:
-                tail = b"".join(row)
-            except TypeError:
-                yield next(cell for cell in row if isinstance(cell, Unsendable))
+                address, tail = begun.copy(), b"".join(row)
+            except (AttributeError, TypeError):  # one of them is neither a hash nor bytes
+                yield next(cell for cell in (begun, *row) if isinstance(cell, Unsendable))
                 continue
-            address = begun.copy()
             address.update(tail)
             yield Request(address.digest(), prefix, tail)
 
-    def _begin(self, batch: pa.RecordBatch, prefix: bytes) -> Iterator[blake2b | Unsendable]:
-        """Yield the hash of what comes before the first slot of each row: betas and salt, and the shared bytes."""
+    def _begin(self, batch: pa.RecordBatch, prefix: bytes) -> Iterable[Any]:
+        """Return the hash of what comes before the first slot of each row: betas and salt, and the shared bytes.
+
+        A row whose salt is no text has an `Unsendable`.
+        """
         if self.afresh:
             prefix = b"%d\n" % self.afresh + prefix
         if self.salt_column is None:
-            yield from repeat(_hash(self.header + prefix), batch.num_rows)
-            return
-        for salt in read_texts(batch.column(self.salt_column), self.salt_column):
-            yield salt if isinstance(salt, Unsendable) else _hash(address_header(self.betas, salt) + prefix)
+            return repeat(_hash(self.header + prefix), batch.num_rows)
+        return [
+            salt if isinstance(salt, Unsendable) else _hash(address_header(self.betas, salt) + prefix)
+            for salt in read_texts(batch.column(self.salt_column), self.salt_column)
+        ]
 
 
 def _raise_limit(parts: Sequence[Part], times: int) -> Iterator[Part]:

@@ -6,7 +6,7 @@ Pure but for the spool file that the lines lie in.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,14 @@ RESULT_FIELDS = [
     pa.field("request_id", pa.string()),
 ]
 RESULT_SCHEMA = pa.schema([*RESULT_FIELDS, pa.field("line", pa.large_binary())])
+# How results are stored: no two answers are alike, and nothing is looked for by what statistics tell.
+_REPEATED = [f.name for f in RESULT_FIELDS if f.name not in {"response", "cost_usd", "error_message", "request_id"}]
+WRITING: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": _REPEATED,
+    "write_statistics": False,
+}
 DECODE_BYTES = 4_000_000
 MISSING_MESSAGE = "Its line is missing from the results of {batch_ids}, where it may have been billed."
 

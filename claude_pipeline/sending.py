@@ -30,6 +30,7 @@ from claude_pipeline.spooling import spool_lines
 from claude_pipeline.status import JobState
 from claude_pipeline.store import Store
 from claude_pipeline.traces import PROVIDER, span
+from claude_pipeline.transport import body_encoding
 from claude_pipeline.wire import Batch
 
 GRACE_SECONDS = 60.0
@@ -136,9 +137,9 @@ def _released(store: Store, shard: Shard, *, owner: str) -> Iterator[None]:
 
 def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> tuple[Batch, int]:
     ledger = store.ledger
-    settings = Settings.of(store.ledger.planner_of(shard))
+    settings, encoding = Settings.of(store.ledger.planner_of(shard)), body_encoding()
     with store.spool() as spool:
-        size = write_shard(store, shard, settings, spool)
+        size = write_shard(store, shard, settings, spool, encoding=encoding)
         newest = api.newest_batch_id()
 
         def write_intent() -> None:
@@ -153,7 +154,8 @@ def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> tuple
             return ledger.shard(shard.shard).state != "uploading"
 
         chunks = uploading(body_chunks(spool, before_last=write_intent), shard, size=size)
-        return api.create(chunks, size=size, betas=settings.form.betas, is_complete=is_complete), size
+        options: dict[str, Any] = {"size": size, "betas": settings.form.betas, "encoding": encoding}
+        return api.create(chunks, is_complete=is_complete, **options), size
 
 
 def _adoption(batch: Batch) -> dict[str, object]:

@@ -6,7 +6,7 @@ Pure but for the file that a body is written to.
 from binascii import hexlify
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,14 @@ def too_large(size: int, max_bytes: int) -> Unsendable:
     return Unsendable("request_too_large", f"The request has {sizes}. It was not sent; shorten it.")
 
 
-def write_body(requests: Iterable[Request], file: BinaryIO) -> int:
+class Sink(Protocol):
+    """What takes bytes."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take them, and return how many."""
+
+
+def write_body(requests: Iterable[Request], file: Sink) -> int:
     """Write the body of a create call; return its size in bytes."""
     pieces, before = [_OPENING], _BEFORE_ID
     size = gathered = 0

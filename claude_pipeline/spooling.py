@@ -50,12 +50,13 @@ class Spool:
         gaps = offsets[1:] - ends[:-1]
         apart = (gaps < 0) | (gaps > _NEAR_BYTES) | (lengths[1:] == 0) | (lengths[:-1] == 0)
         edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(offsets)]
+        starts, stops = offsets.tolist(), ends.tolist()
         lines: list[bytes] = []
         for first, after in pairwise(edges):
-            begin = max(0, int(offsets[first]))
-            piece = os.pread(file.fileno(), int(ends[after - 1]) - begin, begin) if lengths[first] else b""
-            places = zip((offsets[first:after] - begin).tolist(), (ends[first:after] - begin).tolist(), strict=True)
-            lines += [piece[place:end] for place, end in places] if piece else [b""]
+            begin, size = starts[first], stops[after - 1] - starts[first]
+            piece = os.pread(file.fileno(), size, begin) if size else b""
+            places = zip(starts[first:after], stops[first:after], strict=True)
+            lines += [piece[place - begin : end - begin] for place, end in places]
         return lines
 
 

@@ -26,7 +26,7 @@ from claude_pipeline.sources import Snapshot, Source, open_table, snapshot
 from claude_pipeline.starting import start
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.traces import span
-from claude_pipeline.transport import check_base_url, make_client
+from claude_pipeline.transport import body_encoding, check_base_url, make_client
 from claude_pipeline.values import check_unicode
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ def begin(
     check_unicode("prefix", asked.prefix)
     place = base_url or (str(client.base_url) if client else None)
     check_base_url(place)
+    body_encoding()
     with closing(open_table(source)) as table:
         client = client or make_client(base_url)
         opened = Store(find_store(store), ledger)

@@ -101,7 +101,7 @@ class Template:
             return [self.texts[0]] * batch.num_rows
         columns = [self._read(batch, field) for field in self.fields]
         if self.texts == ("", "") and not self.may_be_blank:
-            return [BLANK if not text or _is_blank(text) else text for text in columns[0]]
+            return [BLANK if not text or (type(text) is str and text.isspace()) else text for text in columns[0]]
         return map(self._fill_row, zip(*columns, strict=True))
 
     def _read(self, batch: pa.RecordBatch, field: str) -> list[str | Unsendable | None]:

@@ -4,6 +4,7 @@ The SDK's own retries obey `retry-after` without a bound, which would hold up a 
 """
 
 import ipaddress
+import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from anthropic import Anthropic
 
 _SHORTEST_SECRET = 16  # a local server takes any word, which may well stand in what it says
+GZIP_VARIABLE = "CLAUDE_PIPELINE_GZIP"
+Encoding = Literal["gzip"] | None
+_GZIP: dict[str, Encoding] = {"": None, "0": None, "1": "gzip"}
 _T = TypeVar("_T")
 
 
@@ -164,9 +168,18 @@ class _Told:
         return {"seconds": round(time.monotonic() - self._begun_at, 6)}
 
 
-def body_options(size: int, betas: Sequence[str]) -> dict[str, Any]:
+def body_encoding() -> Encoding:
+    """Tell how the bodies of batches go out: on a slow link it pays to pack them."""
+    wanted = os.environ.get(GZIP_VARIABLE, "")
+    if wanted not in _GZIP:
+        raise InputError(f"{GZIP_VARIABLE} is {wanted!r}. Set it to 1 to send the bodies of batches as gzip, or to 0.")
+    return _GZIP[wanted]
+
+
+def body_options(size: int, betas: Sequence[str], *, encoding: Encoding = None) -> dict[str, Any]:
     """Say how long a body is, and which beta features it asks for."""
     headers = {"Content-Type": "application/json", "Content-Length": str(size)}
+    headers |= {"Content-Encoding": encoding} if encoding else {}
     if not betas:
         return {"headers": headers}
     return {"headers": headers | {"anthropic-beta": ",".join(betas)}, "params": {"beta": "true"}}
