@@ -3,7 +3,7 @@
 A sensor, cron, a notebook and a shell may all take it at once, and it may be killed anywhere and taken again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,12 +11,12 @@ from claude_pipeline.batches import BatchesApi
 from claude_pipeline.collecting import collect, record_gone
 from claude_pipeline.errors import ApiError, PipelineError
 from claude_pipeline.files import reading
+from claude_pipeline.foreign import Foreign
 from claude_pipeline.journal import end_stream
 from claude_pipeline.logs import tell
 from claude_pipeline.planning import Settings, give_up_planning, plan
 from claude_pipeline.records import (
     CANCELING,
-    COLLECTED,
     ENDED,
     MAX_AGAIN,
     OPEN_JOBS,
@@ -35,7 +35,7 @@ from claude_pipeline.refusals import NOT_FOUND, UNAUTHORIZED, is_passing
 from claude_pipeline.reports import Note
 from claude_pipeline.sending import UNTIL_RESUMED, block_until_resumed, send, settle
 from claude_pipeline.status import rounded_usd, total_usd
-from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.store import Store
 from claude_pipeline.wire import Batch
 
 _PASSING_404_SECONDS = 600.0
@@ -307,17 +307,5 @@ def _is_done(store: Store, job: JobRecord) -> bool:
 def count_unanswered(store: Store, job: JobRecord) -> int:
     """Count the rows of a job that could have an answer and have none; what was asked again had one."""
     own = sum(shard.succeeded for shard in store.ledger.own_shards(job.job_id) if not shard.asking)
-    return job.rows - job.skipped - own - sum(_answered_elsewhere(store, job))
-
-
-def _answered_elsewhere(store: Store, job: JobRecord) -> Iterator[int]:
-    path = store.foreign_path(job.job_id)
-    if not path.exists():
-        return
-    collected = {shard.shard for shard in store.ledger.shards(job.account, COLLECTED)}
-    with reading(path), open_parquet(path) as file:
-        for batch in file.iter_batches(columns=["address"]):
-            addresses = [address for address in batch.column(0).to_pylist() if address is not None]
-            claims = store.ledger.claims(job.account, set(addresses))
-            answered = {a for a, claim in claims.items() if not claim.failed and claim.shard in collected}
-            yield sum(address in answered for address in addresses)
+    elsewhere = sum(int(run.is_answered.sum()) for run in Foreign(store, job).located())
+    return job.rows - job.skipped - own - elsewhere

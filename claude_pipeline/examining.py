@@ -150,7 +150,7 @@ def fault_of(store: Store, path: Place, *, rows: int | None, thorough: bool) -> 
 def broken_results(store: Store, shards: Sequence[Shard], *, thorough: bool) -> Iterator[Broken]:
     """Yield the collected shards whose results are missing or damaged."""
     for shard in shards:
-        if shard.state != "collected" or not shard.results_id or shard.reason or shard.pruned_at is not None:
+        if not shard.has_results:
             continue
         fault = fault_of(store, store.results_path(shard.results_id), rows=shard.requests, thorough=thorough)
         if fault:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from claude_pipeline.arrays import bool_array, int64_array, repeated, to_int64
-from claude_pipeline.places import Place
+from claude_pipeline.foreign import Foreign
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import MAX_AGAIN, JobRecord, Shard
 from claude_pipeline.shards import Rows
@@ -98,10 +98,9 @@ class _Side(NamedTuple):
 @contextmanager
 def _open_side(store: Store, job: JobRecord, schema: pa.Schema, asking: int) -> Iterator[_Side]:
     shards = [shard for shard in store.ledger.own_shards(job.job_id) if shard.asking == asking]
-    path = store.foreign_path(job.job_id, asking=asking)
     with closing(_OwnAnswers(store, shards, schema)) as own:
         rows_a_bucket = rows_within(own.row_bytes or 1, size=_BUCKET_BYTES)
-        with _elsewhere(store, job, path, schema, rows_a_bucket) as elsewhere:
+        with _elsewhere(store, job, asking, schema, rows_a_bucket) as elsewhere:
             yield _Side(own, elsewhere)
 
 
@@ -221,37 +220,27 @@ def _read_streams(path: Path, schema: pa.Schema) -> Piece:
 
 @contextmanager
 def _elsewhere(
-    store: Store, job: JobRecord, path: Place, schema: pa.Schema, rows_a_bucket: int
+    store: Store, job: JobRecord, asking: int, schema: pa.Schema, rows_a_bucket: int
 ) -> Iterator[_Elsewhere]:
     with store.spool_folder() as folder:
         found = _Elsewhere(folder, max(rows_a_bucket, -(-job.rows // _BUCKETS)), schema)
-        if path.exists():
-            for shard in _locate(store, job, path, folder, found):
-                _bring(store, store.ledger.shard(shard), folder, found)
+        for shard in _locate(Foreign(store, job, asking=asking), folder, found):
+            _bring(store, store.ledger.shard(shard), folder, found)
         yield found
 
 
-def _locate(store: Store, job: JobRecord, path: Place, folder: Path, found: _Elsewhere) -> list[int]:
+def _locate(foreign: Foreign, folder: Path, found: _Elsewhere) -> list[int]:
     """First pass: sort the rows by the shard that answers them, into files; return the shards."""
+    for rows, errors in foreign.unsendable():
+        _add_unsendable(errors, rows, found)
     shards: set[int] = set()
-    with open_parquet(path) as file:
-        for batch in file.iter_batches():
-            rows = to_int64(batch.column("row"))
-            addresses = batch.column("address").to_pylist()
-            unsendable = np.array([address is None for address in addresses])
-            if unsendable.any():
-                _add_unsendable(batch.filter(bool_array(unsendable)), rows[unsendable], found)
-            claims = store.ledger.claims(job.account, {address for address in addresses if address})
-            at = [claims.get(a, (-1, -1, 0)) for a in addresses]
-            located = np.array(
-                [(row, claim[1], a or b"") for row, claim, a in zip(rows.tolist(), at, addresses, strict=True)],
-                _LOCATED,
-            )
-            numbers = np.array([claim[0] for claim in at])
-            for shard in set(numbers.tolist()) - {-1}:
-                with (folder / f"shard-{shard}").open("ab") as file_of_shard:
-                    file_of_shard.write(located[numbers == shard].tobytes())
-                shards.add(shard)
+    for run in foreign.located():
+        located = np.empty(len(run.rows), _LOCATED)
+        located["row"], located["position"], located["address"] = run.rows, run.positions, run.addresses
+        for shard in set(run.shards.tolist()) - {-1}:
+            with (folder / f"shard-{shard}").open("ab") as file_of_shard:
+                file_of_shard.write(located[run.shards == shard].tobytes())
+            shards.add(shard)
     return sorted(shards)
 
 

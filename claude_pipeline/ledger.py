@@ -38,7 +38,7 @@ class Ledger(Books):
     def claims(self, account: int, addresses: Iterable[bytes]) -> dict[bytes, Claim]:
         """Look up who claims these requests."""
         found = self._database.find_claims(account, sorted(addresses))
-        return {address: Claim(*claim) for address, *claim in found}
+        return {address: Claim(shard, position, failed) for address, shard, position, failed in found}
 
     def wait_for(self, job_id: str, shards: Iterable[int]) -> None:
         """Let a job wait for shards of others."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -38,7 +39,8 @@ class _ParquetWriter:
     """Gathers batches to row groups that readers like."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._file = pq.ParquetWriter(path, schema, compression="zstd")
+        self._path, self._schema = path, schema
+        self._file: pq.ParquetWriter | None = None
         self._group: list[pa.RecordBatch] = []
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
@@ -48,13 +50,26 @@ class _ParquetWriter:
 
     def close(self) -> None:
         self._flush()
-        self._file.close()
+        if self._file:
+            self._file.close()
 
     def _flush(self) -> None:
-        if self._group:
-            self._file.write_table(pa.Table.from_batches(self._group))
-            self._group.clear()
-            give_back()
+        table = pa.Table.from_batches(self._group, self._schema)
+        self._group.clear()
+        if self._file is None:
+            repeating = [field.name for field in self._schema if _repeats(table.column(field.name))]
+            self._file = pq.ParquetWriter(self._path, self._schema, compression="zstd", use_dictionary=repeating)
+        if table.num_rows:
+            self._file.write_table(table)
+        give_back()
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Tell whether a dictionary is worth its while: for prompts and answers it costs a third of all writing."""
+    try:
+        return int(pc.count_distinct(column).as_py()) * 2 <= len(column)
+    except pa.ArrowNotImplementedError:  # nested, or a dictionary already
+        return True
 
 
 def _csv_writer(path: Path, schema: pa.Schema) -> _Writer:

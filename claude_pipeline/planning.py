@@ -4,7 +4,7 @@ Planning may be killed anywhere and started anew: what this job claimed already 
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from math import inf
 from secrets import token_hex
@@ -13,15 +13,14 @@ from typing import Literal
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from claude_pipeline.arrays import make_record_batch
 from claude_pipeline.derived import PLAIN, AnswerOptions
 from claude_pipeline.errors import InputError
+from claude_pipeline.foreign import ForeignRows, write_foreign
 from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.logs import tell
-from claude_pipeline.prompts import ID_BYTES, Request, RequestForm
+from claude_pipeline.prompts import Request, RequestForm
 from claude_pipeline.records import MAX_AGAIN, PLANNING, Claim, JobRecord
 from claude_pipeline.retrying import NO_RETRIES, Retries, Retrying
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder, too_large
@@ -29,16 +28,7 @@ from claude_pipeline.store import Store, read_batches
 from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 
-FOREIGN_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64()),
-        pa.field("address", pa.binary(ID_BYTES)),
-        pa.field("error_type", pa.string()),
-        pa.field("error_message", pa.string()),
-    ]
-)
 _COUNTS = ("skipped", "invalid", "duplicates", "reused", "requests")
-_WRITE_ROWS = 65_536
 _PORTION_ROWS = 20_000
 
 _Placed = tuple[int, Request | Unsendable]
@@ -151,13 +141,12 @@ def give_up_planning(store: Store, job: JobRecord) -> None:
 
 
 def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, object]:
-    with _noting(store, job) as notes:
-        planner = _Planner(store.ledger, job, notes, owner=owner)
+    with write_foreign(store, job) as foreign:
+        planner = _Planner(store.ledger, job, foreign, owner=owner)
         for first, batch, requests in _requests(store, job):
             planner.add_batch(first, batch, requests)
         planner.place()
         planner.plan_shard()
-        notes.write()
         planner.hold()
     if not job.asking:
         return {**planner.counts, "refusals": planner.refusals()}
@@ -175,42 +164,15 @@ def _requests(store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatc
         yield first, batch, enumerate(form.render(batch), first)
 
 
-class _Notes:
-    """The rows that the job does not ask itself, on their way to a file."""
-
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        self._writer = writer
-        self._rows: list[tuple[int, bytes | None, str | None, str | None]] = []
-
-    def add(self, row: int, address: bytes | None, error: Unsendable | None = None) -> None:
-        self._rows.append((row, address, *(error or (None, None))))
-        if len(self._rows) >= _WRITE_ROWS:
-            self.write()
-
-    def write(self) -> None:
-        if self._rows:
-            self._writer.write_batch(make_record_batch(self._rows, FOREIGN_SCHEMA))
-            self._rows.clear()
-
-
-@contextmanager
-def _noting(store: Store, job: JobRecord) -> Iterator[_Notes]:
-    with (
-        store.replacing(store.foreign_path(job.job_id, asking=job.asking)) as path,
-        pq.ParquetWriter(path, FOREIGN_SCHEMA, compression="zstd") as writer,
-    ):
-        yield _Notes(writer)
-
-
 class _Planner:
     """One walk over a job's input."""
 
-    def __init__(self, ledger: Ledger, job: JobRecord, notes: _Notes, *, owner: str) -> None:
+    def __init__(self, ledger: Ledger, job: JobRecord, foreign: ForeignRows, *, owner: str) -> None:
         settings = Settings.of(job)
         self._id_column = settings.id_column
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._unsent = Unsent()
-        self._ledger, self._job, self._notes, self._owner = ledger, job, notes, owner
+        self._ledger, self._job, self._foreign, self._owner = ledger, job, foreign, owner
         self._streams = settings.mode == "stream"
         limits = settings.limits
         largest = min(limits.max_batch_requests, limits.max_queued_requests)
@@ -223,6 +185,7 @@ class _Planner:
         asked = [ledger.members(shard).rows for shard in self._now]
         self._asked = np.unique(np.concatenate(asked)) if asked else np.empty(0)
         self._known: dict[bytes, Claim] = {}
+        self._answered: set[int] = set()
         self._waiting: list[tuple[int, bytes, int, tuple[Unsendable, str] | None]] = []
 
     def hold(self) -> None:
@@ -267,10 +230,12 @@ class _Planner:
     def _look_up(self, addresses: set[bytes]) -> dict[bytes, Claim]:
         with self._ledger.transaction():
             known = self._ledger.claims(self._job.account, addresses)
-            pending = {claim.shard for claim in known.values() if not claim.failed} - self._own
+            others = {claim.shard for claim in known.values() if not claim.failed} - self._own
+            shards = [self._ledger.shard(shard) for shard in others]
             if self._streams:  # nobody is kept waiting for a batch who wants answers now
-                pending = {shard for shard in pending if self._ledger.shard(shard).state == "collected"}
-            self._ledger.wait_for(self._job.job_id, pending)
+                shards = [shard for shard in shards if shard.state == "collected"]
+            self._ledger.wait_for(self._job.job_id, [shard.shard for shard in shards])
+            self._answered = {shard.shard for shard in shards if shard.has_results}
         return known
 
     def _refuse(self, row: int, why: Unsendable, name: str) -> None:
@@ -279,15 +244,15 @@ class _Planner:
         if not blank:
             why = Unsendable(why.error_type, f"{name}: {why.error_message}")
             self._unsent.add(why)
-        self._notes.add(row, None, why)
+        self._foreign.refuse(row, why)
 
-    def _leave(self, row: int, address: bytes, count: str) -> None:
+    def _leave(self, row: int, address: bytes, count: str, answered: Claim | None = None) -> None:
         self.counts[count] += 1
-        self._notes.add(row, address)
+        self._foreign.leave(row, address, answered)
 
     def _leave_claimed(self, row: int, address: bytes, claim: Claim) -> None:
         if claim.shard not in self._own:
-            self._leave(row, address, "reused")
+            self._leave(row, address, "reused", claim if claim.shard in self._answered else None)
         elif claim.shard in self._now and self._has_asked(row):
             self.counts["requests"] += 1
         else:

@@ -8,6 +8,8 @@ planning → in_progress → ended | blocked | canceling                        
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from claude_pipeline.status import JobState
 
 ShardState = Literal[
@@ -36,7 +38,7 @@ MAX_AGAIN = 2
 FAILED = {"errored": 1, "canceled": 2, "expired": 3}
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """Where a request's answer lies, or will."""
 
     shard: int
@@ -159,6 +161,11 @@ class Shard:
     collected_at: float | None
     pruned_at: float | None
     deleted_at: float | None
+
+    @property
+    def has_results(self) -> bool:
+        """Whether the store holds what it came to: it was neither given up nor pruned."""
+        return self.state == "collected" and bool(self.results_id) and self.reason is None and self.pruned_at is None
 
     @property
     def results_id(self) -> str:

@@ -97,14 +97,10 @@ def open_walk(store: Store, shard: Shard, schema: pa.Schema) -> Iterator[Walk]:
     """
     path = store.results_path(shard.results_id)
     with ExitStack() as stack:
-        file = stack.enter_context(open_parquet(path)) if _has_results(shard) else None
+        file = stack.enter_context(open_parquet(path)) if shard.has_results else None
         if file and "line" in schema.names and "line" not in file.schema_arrow.names:
             raise StoreError(f"{path} lacks the lines of its results. Bring it back from a backup, or submit anew.")
         yield Walk(shard, store.ledger.members(shard.shard), file, schema)
-
-
-def _has_results(shard: Shard) -> bool:
-    return shard.state == "collected" and bool(shard.results_id) and shard.reason is None
 
 
 def _known(shard: Shard) -> dict[str, object]:

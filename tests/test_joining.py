@@ -180,3 +180,16 @@ def test_a_column_named_with_dots_is_no_path(clients, store):
     assert job.to_arrow().select(["a", "a.b", "a.b.c"]).equals(table)
     (received,) = sandbox.requests(job.status().batches[0].batch_id)
     assert prompt_of(json.loads(received.params)) == "fine dots"
+
+
+def test_what_was_answered_when_a_job_was_planned_and_is_given_up_since_has_no_answer(clients, store):
+    sandbox, client = clients
+    first = submit_to(sandbox, table_of(["fine 7", "fine 8"]), client=client, store=store).wait(poll_interval=0)
+    prompts = ["fine 8", "fine 9", "fine 7"]
+    second = submit_to(sandbox, table_of(prompts), client=client, store=store).wait(poll_interval=0)
+    check(second, prompts)
+    (batch,) = first.status().batches
+    client.messages.batches.delete(batch.batch_id)
+    (store / "results" / f"{batch.batch_id}.parquet").unlink()
+    cp.doctor(store=store, client=client, fix=True, give_up_lost=True)
+    assert second.to_arrow()["result_type"].to_pylist() == ["errored", "succeeded", "errored"]

@@ -77,8 +77,9 @@ def add_shard(ledger, job, *rows):
 
 def claimants(ledger, job, *rows):
     """Say by which shard and at which position each row's request is claimed."""
-    claims = ledger.claims(job.account, members(*rows).split())
-    return [tuple(claims[address])[:2] if address in claims else None for address in members(*rows).split()]
+    found = ledger.claims(job.account, members(*rows).split())
+    claims = [found.get(address) for address in members(*rows).split()]
+    return [claim and (claim.shard, claim.position) for claim in claims]
 
 
 def dead_owner():
