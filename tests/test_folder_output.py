@@ -91,8 +91,8 @@ def test_any_batches_become_files_of_so_many_rows_at_most(tmp_path, sizes, most)
 
 def test_files_end_when_they_are_large_enough(tmp_path):
     schema = pa.schema([("n", pa.int64())])
-    batches = [pa.record_batch([list(range(size))], schema=schema) for size in (3, 3, 3)]
-    write_folder(tmp_path / "out", batches, open_part=partial(_ParquetWriter, schema=schema), size=1)
+    group = pa.record_batch([list(range(600_000))], schema=schema)  # more than a row group, which is written at once
+    write_folder(tmp_path / "out", [group] * 3, open_part=partial(_ParquetWriter, schema=schema), size=1)
     assert len(names(tmp_path / "out")) == 3
 
 
