@@ -1,6 +1,7 @@
 """What tests stand on: an environment without credentials, a sandbox, and a store of their own."""
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import settings
 from postgres_server import PostgresServer
 
 import claude_pipeline as cp
+from claude_pipeline import answering, batches, inquiring
 
 pytest_plugins = ["buckets"]
+
+AUTHORITY = Path(__file__).with_name("authority.pem")  # signs nothing: nothing here is reached through TLS
 
 settings.register_profile("patient", deadline=None)  # the first example waits for imports
 settings.load_profile("patient")
@@ -23,6 +27,18 @@ def _clean_environment(tmp_path_factory):
         for name in named:
             patch.delenv(name)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # the SDK looks there for a profile
+        # Every client reads the certificates of its machine, which takes longer than what most tests ask with it.
+        patch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_pauses():
+    """Let a call that failed be made again soon: a sandbox that fails is well again at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answering, "_BACK_OFF_SECONDS", 0.02)
+        patch.setattr(batches, "_FIRST_PAUSES", (0.02, 0.04))
+        patch.setattr(inquiring, "_PAUSES", (0.02, 0.08, 0.3))
         yield
 
 
