@@ -1,11 +1,15 @@
 """What tests stand on: an environment without credentials, a sandbox, and a store of their own."""
 
+import gc
 import os
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from anthropic import Anthropic
+from forking import Workers
 from hypothesis import settings
 from postgres_server import PostgresServer
 
@@ -18,6 +22,34 @@ AUTHORITY = Path(__file__).with_name("authority.pem")  # signs nothing: nothing 
 
 settings.register_profile("patient", deadline=None)  # the first example waits for imports
 settings.load_profile("patient")
+
+# What takes longest, dealt out to the workers to begin with: nobody has it left at the end, when all others are done.
+LONGEST = ["test_fault_points", "test_dagster_live", "test_sdk_suite", "test_concurrency", "test_notebook", "test_docs"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers():
+    """Have more workers than cores: a third of the time a test waits."""
+    return ceil(1.5 * (yield))
+
+
+@pytest.hookimpl(trylast=True)  # when what is not to run is out
+def pytest_collection_modifyitems(items):
+    """Begin each worker's share, as xdist makes it, with some of what takes longest."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    by_module = {name: [item for item in items if item.path.stem == name] for name in LONGEST}
+    rest = iter([item for item in items if item.path.stem not in by_module])
+    dealt = []
+    for number in range(workers):
+        first = [item for name in LONGEST[number::workers] for item in by_module[name]]
+        size = (len(items) - len(dealt)) // (workers - number)
+        dealt += [*first, *islice(rest, max(0, size - len(first)))]
+    items[:] = [*dealt, *rest]
+
+
+def pytest_collection_finish():
+    """Spare the collector the modules of a hundred files, of which none is garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +92,13 @@ def postgres():
     """Run a PostgreSQL server, for tests that ask for one."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def workers():
+    """Have processes ready that tests may kill."""
+    with Workers() as workers:
+        yield workers
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
