@@ -152,6 +152,7 @@ def _load_what_loads_late() -> None:
 
 def _main() -> None:
     _load_what_loads_late()
+    sys.dont_write_bytecode = True  # which is a file renamed, and only where a fork is the first to import something
     gc.freeze()  # what a fork's collector would look at, it would copy
     for line in sys.stdin:
         match json.loads(line):

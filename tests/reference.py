@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import griffe
@@ -133,7 +134,8 @@ def plain_fields(kind: griffe.Class, *, besides: set[str]) -> Iterator[str]:
             yield f"- `{member.name}{annotation}`"
 
 
-def entries() -> list[Entry]:
+@cache
+def entries() -> tuple[Entry, ...]:
     """Return an entry for each public name, under headings."""
     found: list[Entry] = []
     package, plugin = load("claude_pipeline"), load("claude_pipeline.dagster")
@@ -149,7 +151,7 @@ def entries() -> list[Entry]:
         found.append(Entry(f"## {heading}"))
         for name, each in some.items():
             found += entries_of(each, name)
-    return found
+    return tuple(found)
 
 
 def entries_of(each: griffe.Object, name: str) -> list[Entry]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from forking import Workers
 from meddler import Meddler
 
 import claude_pipeline as cp
@@ -20,12 +19,6 @@ from claude_pipeline.store import Store
 
 PROCESSES = 8
 LEASE = 0.5
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers() as workers:
-        yield workers
 
 
 @pytest.fixture

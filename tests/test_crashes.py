@@ -5,12 +5,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from forking import Workers
 from slow_server import BATCH, SlowServer
 from turns import is_free, shard_states
 
@@ -20,12 +18,6 @@ from claude_pipeline.batches import CHUNK_BYTES
 ROWS = 40
 LIVES = range(6)
 KILLS = 4
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers() as workers:
-        yield workers
 
 
 def echo(params):

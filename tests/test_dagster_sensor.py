@@ -472,7 +472,8 @@ def test_after_an_outage_the_sensor_goes_on_by_itself(slow_sandbox, locate):
     assert run.materialized == ["labels"]
 
 
-def test_an_api_that_never_answers_ends_a_tick_with_the_reason(slow_sandbox, locate, instance, store):
+def test_an_api_that_never_answers_ends_a_tick_with_the_reason(slow_sandbox, locate, instance, store, monkeypatch):
+    monkeypatch.setattr("claude_pipeline.dagster.sensor._CALL_SECONDS", (0.25, 0.5, 1.0))
     locate(slow_sandbox, build_labels()).materialize("labels_batch")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from forking import Workers
 from turns import is_free, shard_states
 
@@ -141,12 +140,6 @@ class Scenario:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             wrong = filter(None, pool.map(at, numbers or range(1, len(points) + 1)))
             assert list(wrong) == []
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers() as workers:
-        yield workers
 
 
 def test_the_hook_sees_commits_renames_and_network_calls(tmp_path, workers):

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import recovering
 from click.testing import CliRunner
-from forking import Workers
 from meddler import Answer, Meddler
 from recovering import LONG, SETTLED, ask, assert_all_answered, assert_nothing_paid_twice, create_by_someone_else, echo
 
@@ -246,8 +245,8 @@ def test_a_recovered_job_cannot_be_asked_again(server, folder, tmp_path):
     assert sorted(pq.read_table(out)["response"].to_pylist()) == [f"Prompt {row}" for row in range(6)]
 
 
-def test_a_recovery_that_is_killed_anywhere_or_run_twice_at_once_is_completed_by_the_next(folder, tmp_path):
-    with Workers() as workers, cp.Sandbox(answer=echo) as server:
+def test_a_recovery_that_is_killed_anywhere_or_run_twice_at_once_is_completed_by_the_next(workers, folder, tmp_path):
+    with cp.Sandbox(answer=echo) as server:
         lost(server.url, tmp_path, rows=4, max_batch_requests=2)
         work = {"url": server.url, "store": str(folder), "source": "", "does": "recover"}
         points = tmp_path / "points.json"
