@@ -214,9 +214,10 @@ class _Planner:
     def place(self) -> None:
         """Find out whose the requests are that were taken, and plan those that are nobody's."""
         builder = self._builder
-        self._known = self._look_up({address for _, address, _, _ in self._waiting}.difference(builder.rows))
+        gathered = builder.rows
+        self._known = self._look_up({address for _, address, _, _ in self._waiting}.difference(gathered))
         for row, address, size, refused in self._waiting:
-            if address in builder.rows:
+            if address in gathered:
                 self._leave(row, address, "duplicates")
             elif (claim := self._known.get(address)) and not claim.failed:
                 self._leave_claimed(row, address, claim)
@@ -224,6 +225,7 @@ class _Planner:
                 self._refuse(row, *refused)
             elif not builder.add(address, row, size=size):
                 self.plan_shard()
+                gathered = builder.rows
                 builder.add(address, row, size=size)
         self._waiting.clear()
 
