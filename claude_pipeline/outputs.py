@@ -39,6 +39,7 @@ class _ParquetWriter:
     """Gathers batches to row groups that readers like."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
+        path.touch()  # who fills a folder looks how large it has become
         self._path, self._schema = path, schema
         self._file: pq.ParquetWriter | None = None
         self._group: list[pa.RecordBatch] = []
@@ -57,18 +58,27 @@ class _ParquetWriter:
         table = pa.Table.from_batches(self._group, self._schema)
         self._group.clear()
         if self._file is None:
-            repeating = [field.name for field in self._schema if _repeats(table.column(field.name))]
-            self._file = pq.ParquetWriter(self._path, self._schema, compression="zstd", use_dictionary=repeating)
+            encoded = _repeating(table)
+            self._file = pq.ParquetWriter(self._path, self._schema, compression="zstd", use_dictionary=encoded)
         if table.num_rows:
             self._file.write_table(table)
         give_back()
 
 
+def _repeating(table: pa.Table) -> list[str] | bool:
+    """Name the columns that are worth a dictionary; for prompts and answers it costs a third of all writing.
+
+    With nested columns it is for all of them, as is usual: theirs are named leaf by leaf.
+    """
+    if any(pa.types.is_nested(field.type) for field in table.schema):
+        return True
+    return [name for name, column in zip(table.column_names, table.columns, strict=True) if _repeats(column)]
+
+
 def _repeats(column: pa.ChunkedArray) -> bool:
-    """Tell whether a dictionary is worth its while: for prompts and answers it costs a third of all writing."""
     try:
         return int(pc.count_distinct(column).as_py()) * 2 <= len(column)
-    except pa.ArrowNotImplementedError:  # nested, or a dictionary already
+    except pa.ArrowNotImplementedError:  # a dictionary already, say
         return True
 
 

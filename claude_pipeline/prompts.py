@@ -28,6 +28,13 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     head: bytes
     tail: bytes
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether another one asks the same, wherever its parts are cut."""
+        return isinstance(other, Request) and (self.address, self.params) == (other.address, other.params)
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
     @property
     def params(self) -> bytes:
         """Its `params` as the bytes that are sent."""
