@@ -28,6 +28,8 @@ from claude_pipeline.store import Store, open_parquet
 from claude_pipeline.walking import ANSWER_SCHEMA, LINE_SCHEMA
 
 _ROW_GROUP_BYTES = 4_000_000
+_PAGE_BYTES = 1 << 18
+_SAMPLE_ROWS = 2_000
 
 
 class _Writer(Protocol):
@@ -58,8 +60,8 @@ class _ParquetWriter:
         table = pa.Table.from_batches(self._group, self._schema)
         self._group.clear()
         if self._file is None:
-            encoded = _repeating(table)
-            self._file = pq.ParquetWriter(self._path, self._schema, compression="zstd", use_dictionary=encoded)
+            options = {"use_dictionary": _repeating(table[:_SAMPLE_ROWS]), "data_page_size": _PAGE_BYTES}
+            self._file = pq.ParquetWriter(self._path, self._schema, compression="zstd", **options)
         if table.num_rows:
             self._file.write_table(table)
         give_back()

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from claude_pipeline.arrays import give_back
 from claude_pipeline.derived import PLAIN, AnswerOptions
 from claude_pipeline.errors import InputError
 from claude_pipeline.foreign import ForeignRows, write_foreign
@@ -228,6 +229,7 @@ class _Planner:
                 gathered = builder.rows
                 builder.add(address, row, size=size)
         self._waiting.clear()
+        give_back()
 
     def _look_up(self, addresses: set[bytes]) -> dict[bytes, Claim]:
         with self._ledger.transaction():

@@ -45,7 +45,7 @@ from claude_pipeline.sqlite import SqliteDatabase
 FOLDER = ".claude_pipeline"
 READ_BYTES = 1_000_000
 _MAX_READ_ROWS = 65_536
-_PARQUET_BUFFER = 1 << 20
+_PARQUET_BUFFER = 1 << 18
 _LEFT_BEHIND_SECONDS = 2 * 24 * 3600
 
 
