@@ -7,7 +7,7 @@ and `postgres`.
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -214,8 +214,11 @@ class Database(ABC):
         """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won."""
 
     @abstractmethod
-    def find_claims(self, account: int, addresses: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        """Return address, shard, position and failure of the claims on some requests, whose addresses ascend."""
+    def find_claims(self, account: int, addresses: bytes) -> list[tuple[int, int, int, int]]:
+        """Return the claims on some requests, whose addresses ascend, 16 bytes each.
+
+        Of a claim: which of the requests it is on, the shard, the position in it, and why it failed.
+        """
 
     @abstractmethod
     def _begin(self) -> None:

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from claude_pipeline.arrays import make_record_batch, to_bools, to_int64
+from claude_pipeline.arrays import int64_array, make_record_batch, to_bools, to_int64
 from claude_pipeline.files import reading
 from claude_pipeline.prompts import ID_BYTES
-from claude_pipeline.records import Claim, JobRecord, Shard
-from claude_pipeline.shards import Rows
+from claude_pipeline.records import Claims, JobRecord, Shard
+from claude_pipeline.shards import ADDRESS, Rows
 from claude_pipeline.store import Store, open_parquet
 from claude_pipeline.values import Unsendable
 
@@ -33,7 +33,6 @@ _SCHEMA = pa.schema(
     ]
 )
 _WRITE_ROWS = 65_536
-_NOWHERE = Claim(-1, -1, 0)
 
 
 class ForeignRows:
@@ -41,27 +40,37 @@ class ForeignRows:
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
-        self._rows: list[tuple[int, bytes | None, str | None, str | None, int | None, int | None]] = []
+        self._refused: list[tuple[int, Unsendable]] = []
+        self._left: list[pa.RecordBatch] = []
 
     def refuse(self, row: int, why: Unsendable) -> None:
         """Note a row that cannot be sent."""
-        self._add((row, None, *why, None, None))
+        self._refused.append((row, why))
+        self._write_many()
 
-    def leave(self, row: int, address: bytes, answered: Claim | None = None) -> None:
-        """Note a row that another request answers, and the claim on it if it is answered already."""
-        place = (None, None) if answered is None else (answered.shard, answered.position)
-        self._add((row, address, None, None, *place))
+    def leave(self, rows: Rows, addresses: npt.NDArray[np.bytes_], answered: Claims | None = None) -> None:
+        """Note rows that other requests answer, and the claims on them; -1 where there is no answer yet."""
+        nothing, nobody = pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.int64())
+        if answered is None:
+            places = [nobody, nobody]
+        else:
+            known = answered.shards >= 0
+            places = [int64_array(some, valid=known) for some in (answered.shards, answered.positions)]
+        packed = pa.Array.from_buffers(pa.binary(ID_BYTES), len(rows), [None, pa.py_buffer(addresses.tobytes())])
+        columns = [int64_array(rows), packed, nothing, nothing, *places]
+        self._left.append(pa.record_batch(columns, schema=_SCHEMA))
+        self._write_many()
 
-    def _add(self, row: tuple[int, bytes | None, str | None, str | None, int | None, int | None]) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= _WRITE_ROWS:
+    def _write_many(self) -> None:
+        if len(self._refused) + sum(batch.num_rows for batch in self._left) >= _WRITE_ROWS:
             self.write()
 
     def write(self) -> None:
         """Write what was noted."""
-        if self._rows:
-            self._writer.write_batch(make_record_batch(self._rows, _SCHEMA))
-            self._rows.clear()
+        if self._refused:
+            self._left.append(make_record_batch([(row, None, *why, None, None) for row, why in self._refused], _SCHEMA))
+        self._writer.write_table(pa.Table.from_batches(self._left, _SCHEMA))
+        self._refused, self._left = [], []
 
 
 @contextmanager
@@ -86,7 +95,7 @@ class Located(NamedTuple):
     """
 
     rows: Rows
-    addresses: npt.NDArray[np.void]
+    addresses: npt.NDArray[np.bytes_]
     shards: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
     is_answered: npt.NDArray[np.bool_]
@@ -125,13 +134,10 @@ class Foreign:
         is_answered = self._which(shards, lambda shard: shard.has_results)
         others = np.flatnonzero(~is_answered)
         if len(others):
-            wanted = addresses[others].tolist()
-            claims = self._store.ledger.claims(self._job.account, set(wanted))
-            found = [claims.get(address, _NOWHERE) for address in wanted]
-            shards[others] = [claim.shard for claim in found]
-            positions[others] = [claim.position for claim in found]
-            is_collected = self._which(shards[others], lambda shard: shard.state == "collected")
-            is_answered[others] = is_collected & np.array([not claim.failed for claim in found])
+            claims = self._store.ledger.claims_on(self._job.account, addresses[others])
+            shards[others], positions[others] = claims.shards, claims.positions
+            is_collected = self._which(claims.shards, lambda shard: shard.state == "collected")
+            is_answered[others] = is_collected & claims.hold
         return Located(rows, addresses, shards, positions, is_answered)
 
     def _which(self, shards: npt.NDArray[np.int64], are: Callable[[Shard], bool]) -> npt.NDArray[np.bool_]:
@@ -140,8 +146,8 @@ class Foreign:
         return np.isin(shards, [shard for shard in named if are(self._store.ledger.shard(shard))])
 
 
-def _addresses(column: pa.Array) -> npt.NDArray[np.void]:
-    every = np.frombuffer(column.buffers()[1], dtype=f"V{ID_BYTES}")
+def _addresses(column: pa.Array) -> npt.NDArray[np.bytes_]:
+    every = np.frombuffer(column.buffers()[1], dtype=ADDRESS)
     return every[column.offset : column.offset + len(column)]
 
 

@@ -5,6 +5,10 @@ has one claim, and a shard or a planning one owner at a time.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
 
 from claude_pipeline.books import Books
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
@@ -21,6 +25,7 @@ from claude_pipeline.records import (
     UPLOADING,
     WANTING_JOBS,
     Claim,
+    Claims,
     JobRecord,
     Shard,
     ShardState,
@@ -36,9 +41,18 @@ class Ledger(Books):
     # Claims
 
     def claims(self, account: int, addresses: Iterable[bytes]) -> dict[bytes, Claim]:
-        """Look up who claims these requests."""
-        found = self._database.find_claims(account, sorted(addresses))
-        return {address: Claim(shard, position, failed) for address, shard, position, failed in found}
+        """Look up who claims these requests, by their addresses."""
+        wanted = sorted(addresses)
+        return {wanted[at]: Claim(*claim) for at, *claim in self._database.find_claims(account, b"".join(wanted))}
+
+    def claims_on(self, account: int, addresses: npt.NDArray[np.bytes_]) -> Claims:
+        """Look up who claims these requests, one by one; many at once."""
+        ascending, at = np.unique(addresses, return_inverse=True)
+        found = np.full((3, len(ascending)), -1, dtype=np.int64)
+        claims = self._database.find_claims(account, ascending.tobytes())
+        places, *columns = np.fromiter(chain.from_iterable(claims), dtype=np.int64).reshape(-1, 4).T
+        found[:, places] = columns
+        return Claims(*found[:, at])
 
     def wait_for(self, job_id: str, shards: Iterable[int]) -> None:
         """Let a job wait for shards of others."""

@@ -8,10 +8,11 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from secrets import token_hex
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from claude_pipeline.arrays import give_back
@@ -22,15 +23,15 @@ from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.logs import tell
 from claude_pipeline.prompts import Request, RequestForm
-from claude_pipeline.records import MAX_AGAIN, PLANNING, Claim, JobRecord
+from claude_pipeline.records import MAX_AGAIN, PLANNING, Claims, JobRecord
 from claude_pipeline.retrying import NO_RETRIES, Retries, Retrying
-from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, ShardBuilder, too_large
+from claude_pipeline.shards import ADDRESS, MAX_BYTES, MAX_REQUESTS, Members, Rows, ShardBuilder, too_large
 from claude_pipeline.store import Store, read_batches
 from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 
 _COUNTS = ("skipped", "invalid", "duplicates", "reused", "requests")
-_PORTION_ROWS = 20_000
+_PORTION_ROWS = 65_536  # so many of a ledger's claims lie on a page that several are found at once
 
 _Placed = tuple[int, Request | Unsendable]
 
@@ -165,6 +166,15 @@ def _requests(store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatc
         yield first, batch, enumerate(form.render(batch), first)
 
 
+class _Waiting(NamedTuple):
+    """Requests that wait to be placed: row, address and size of each, and why one cannot be sent unless it is known."""
+
+    rows: list[int]
+    addresses: list[bytes]
+    sizes: list[int]
+    refused: dict[int, tuple[Unsendable, str]]
+
+
 class _Planner:
     """One walk over a job's input."""
 
@@ -184,10 +194,9 @@ class _Planner:
         self._own = {shard.shard for shard in own}
         self._now = {shard.shard for shard in own if shard.asking == job.asking}
         asked = [ledger.members(shard).rows for shard in self._now]
-        self._asked = np.unique(np.concatenate(asked)) if asked else np.empty(0)
-        self._known: dict[bytes, Claim] = {}
-        self._answered: set[int] = set()
-        self._waiting: list[tuple[int, bytes, int, tuple[Unsendable, str] | None]] = []
+        self._asked = np.concatenate([*asked, np.empty(0, dtype=np.int64)])
+        self._answered: list[int] = []
+        self._waiting = _Waiting([], [], [], {})
 
     def hold(self) -> None:
         """Go on only while nobody else has taken over the planning."""
@@ -201,46 +210,67 @@ class _Planner:
     def add_batch(self, first: int, batch: pa.RecordBatch, requests: Iterable[_Placed]) -> None:
         """Take the requests of rows in a batch, which begins with row `first`; many are placed together."""
         named = partial(name_row, batch, first=first, id_column=self._id_column)
-        largest, take = self._builder.largest, self._waiting.append
+        rows, addresses, sizes, refused = self._waiting
+        largest = self._builder.largest
         for row, request in requests:
             if isinstance(request, Unsendable):
                 self._refuse(row, request, named(row))
-            elif (size := len(request.head) + len(request.tail)) <= largest:
-                take((row, request.address, size, None))
-            else:
-                take((row, request.address, size, (too_large(size, self._builder.max_bytes), named(row))))
-        if len(self._waiting) >= _PORTION_ROWS:
+                continue
+            if (size := len(request.head) + len(request.tail)) > largest:
+                refused[len(rows)] = too_large(size, self._builder.max_bytes), named(row)
+            rows.append(row)
+            addresses.append(request.address)
+            sizes.append(size)
+        if len(rows) >= _PORTION_ROWS:
             self.place()
 
     def place(self) -> None:
         """Find out whose the requests are that were taken, and plan those that are nobody's."""
-        builder = self._builder
-        gathered = builder.rows
-        self._known = self._look_up({address for _, address, _, _ in self._waiting}.difference(gathered))
-        for row, address, size, refused in self._waiting:
-            if address in gathered:
-                self._leave(row, address, "duplicates")
-            elif (claim := self._known.get(address)) and not claim.failed:
-                self._leave_claimed(row, address, claim)
-            elif refused:
-                self._refuse(row, *refused)
-            elif not builder.add(address, row, size=size):
-                self.plan_shard()
-                gathered = builder.rows
-                builder.add(address, row, size=size)
-        self._waiting.clear()
+        waiting = self._waiting
+        rows = np.array(waiting.rows, dtype=np.int64)
+        addresses = np.frombuffer(b"".join(waiting.addresses), dtype=ADDRESS)
+        claims = self._look_up(addresses)
+        held = claims.hold
+        own = held & np.isin(claims.shards, list(self._own))
+        asked = own & np.isin(claims.shards, list(self._now)) & np.isin(rows, self._asked)
+        self.counts["requests"] += int(np.count_nonzero(asked))
+        self._leave("duplicates", rows, addresses, own & ~asked)
+        self._leave("reused", rows, addresses, held & ~own, claims)
+        twice = np.zeros(len(rows), dtype=bool)
+        twice[self._gather(np.flatnonzero(~held).tolist())] = True
+        self._leave("duplicates", rows, addresses, twice)
+        self._waiting = _Waiting([], [], [], {})
         give_back()
 
-    def _look_up(self, addresses: set[bytes]) -> dict[bytes, Claim]:
+    def _gather(self, unclaimed: Iterable[int]) -> list[int]:
+        """Gather requests that nobody claims for shards, and plan those that are full; return which were there."""
+        builder, twice = self._builder, list[int]()
+        gathered, planned = builder.rows, set[bytes]()
+        rows, addresses, sizes, refused = self._waiting
+        for at in unclaimed:
+            address = addresses[at]
+            if address in gathered or address in planned:
+                twice.append(at)
+            elif at in refused:
+                self._refuse(rows[at], *refused[at])
+            elif not builder.add(address, rows[at], size=sizes[at]):
+                planned.update(gathered)
+                self.plan_shard()
+                gathered = builder.rows
+                builder.add(address, rows[at], size=sizes[at])
+        return twice
+
+    def _look_up(self, addresses: npt.NDArray[np.bytes_]) -> Claims:
+        """Look up claims, and wait for the shards of others that hold some."""
         with self._ledger.transaction():
-            known = self._ledger.claims(self._job.account, addresses)
-            others = {claim.shard for claim in known.values() if not claim.failed} - self._own
+            claims = self._ledger.claims_on(self._job.account, addresses)
+            others = set(np.unique(claims.shards[claims.hold]).tolist()) - self._own
             shards = [self._ledger.shard(shard) for shard in others]
             if self._streams:  # nobody is kept waiting for a batch who wants answers now
                 shards = [shard for shard in shards if shard.state == "collected"]
             self._ledger.wait_for(self._job.job_id, [shard.shard for shard in shards])
-            self._answered = {shard.shard for shard in shards if shard.has_results}
-        return known
+        self._answered = [shard.shard for shard in shards if shard.has_results]
+        return claims
 
     def _refuse(self, row: int, why: Unsendable, name: str) -> None:
         blank = why.error_type == "missing_prompt"
@@ -250,21 +280,22 @@ class _Planner:
             self._unsent.add(why)
         self._foreign.refuse(row, why)
 
-    def _leave(self, row: int, address: bytes, count: str, answered: Claim | None = None) -> None:
-        self.counts[count] += 1
-        self._foreign.leave(row, address, answered)
-
-    def _leave_claimed(self, row: int, address: bytes, claim: Claim) -> None:
-        if claim.shard not in self._own:
-            self._leave(row, address, "reused", claim if claim.shard in self._answered else None)
-        elif claim.shard in self._now and self._has_asked(row):
-            self.counts["requests"] += 1
-        else:
-            self._leave(row, address, "duplicates")
-
-    def _has_asked(self, row: int) -> bool:
-        at = int(np.searchsorted(self._asked, row))
-        return at < len(self._asked) and self._asked[at] == row
+    def _leave(
+        self,
+        count: str,
+        rows: Rows,
+        addresses: npt.NDArray[np.bytes_],
+        which: npt.NDArray[np.bool_],
+        claims: Claims | None = None,
+    ) -> None:
+        """Leave some of these rows to whoever asks the same; claims of them tell where an answer lies already."""
+        if not which.any():
+            return
+        self.counts[count] += int(np.count_nonzero(which))
+        if claims:
+            answered = np.where(np.isin(claims.shards, self._answered), claims.shards, -1)
+            claims = Claims(answered[which], claims.positions[which], claims.failed[which])
+        self._foreign.leave(rows[which], addresses[which], claims)
 
     def plan_shard(self) -> None:
         """Make what was gathered a shard; requests that others claimed meanwhile are theirs."""
@@ -276,13 +307,14 @@ class _Planner:
             self.hold()
             stream_id = f"stream_{token_hex(12)}" if self._streams else None
             won = self._ledger.add_shard(self._job, wanted, stream_id=stream_id, owner=self._owner)
-            lost = set(wanted.split()) - set(won.split()) if len(won) < len(wanted) else set[bytes]()
-            known = self._look_up(lost)
-        self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
-        if self._waiting:
-            self._known |= dict.fromkeys(won.split(), Claim(max(self._own, default=0), 0, 0))
-        self.counts["requests"] += len(won)
-        for address, row in zip(wanted.split(), wanted.rows.tolist(), strict=True) if lost else ():
-            if address in lost:
-                own = known[address].shard in self._own
-                self._leave(row, address, "duplicates" if own else "reused")
+            self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
+            self.counts["requests"] += len(won)
+            if len(won) < len(wanted):
+                self._lose(wanted, won)
+
+    def _lose(self, wanted: Members, won: Members) -> None:
+        lost = ~np.isin(wanted.as_array(), won.as_array())
+        rows, addresses = wanted.rows[lost], wanted.as_array()[lost]
+        own = np.isin(self._look_up(addresses).shards, list(self._own))
+        self._leave("duplicates", rows, addresses, own)
+        self._leave("reused", rows, addresses, ~own)

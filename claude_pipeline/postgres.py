@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -261,9 +261,11 @@ class PostgresDatabase(Database):
         with self._cursor() as cursor:
             return cursor.execute(_CLAIM, (account, shard, addresses, len(addresses) // 16 - 1)).rowcount
 
-    def find_claims(self, account: int, addresses: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        """Return who claims some requests."""
-        return self.rows(_FIND_CLAIMS, (account, list(addresses)))
+    def find_claims(self, account: int, addresses: bytes) -> list[tuple[int, int, int, int]]:
+        """Return the claims on some requests, whose addresses ascend."""
+        places = {addresses[at : at + 16]: at // 16 for at in range(0, len(addresses), 16)}
+        found = self.rows(_FIND_CLAIMS, (account, list(places)))
+        return [(places[address], shard, position, failed) for address, shard, position, failed in found]
 
     # Whose ledger it is
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from claude_pipeline.status import JobState
 
@@ -44,6 +46,20 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     shard: int
     position: int
     failed: int
+
+
+class Claims(NamedTuple):
+    """Who claims each of some requests: as `Claim`, but in columns; -1 where nobody does."""
+
+    shards: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    failed: npt.NDArray[np.int64]
+
+    @property
+    def hold(self) -> npt.NDArray[np.bool_]:
+        """Which requests have an answer, or may still get one."""
+        hold: npt.NDArray[np.bool_] = (self.shards >= 0) & (self.failed == 0)
+        return hold
 
 
 class ModelUsage(NamedTuple):

@@ -4,7 +4,6 @@ Results name the address of each request and what it was answered, which is all 
 same request again. They do not say what was asked.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,13 @@ from claude_pipeline.outcomes import Outcome
 from claude_pipeline.planning import Limits, Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import PLANNING, JobRecord
-from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, Members
-from claude_pipeline.spooling import Spool, split_lines
+from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, Members, address_of
+from claude_pipeline.spooling import Spool, spool_whole
 from claude_pipeline.starting import name_job
 from claude_pipeline.store import Store, open_parquet
 from claude_pipeline.wire import Batch
 
 NAME: Final = "recovered"
-_OUR_ID = re.compile(r"[0-9a-f]{32}")
 _TELLING_UUIDS = 4  # so many ids of ours that look like UUIDs by chance are one in 17 million
 _UNKNOWN_FORM = RequestForm(header=b"", betas=(), salt_column=None, parts=(b"",))
 _LINE_FIELD = pa.field("line", pa.int64())
@@ -72,14 +70,14 @@ def read_lines(chunks: Iterable[bytes], file: BinaryIO) -> Lines | None:
         ResultsError: Lines are doubled or garbled.
     """
     found: list[tuple[bool, bytes, int, int]] = []
-    for offset, line in _placed(split_lines(chunks, file)):
+    for offset, line in _placed(spool_whole(chunks, file)):
         try:
             told = _decode_line(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ResultsError(f"A result line is not what the API documents ({error}): {line[:80]!r}") from error
-        if not _OUR_ID.fullmatch(told.custom_id):
+        if not (address := address_of(told.custom_id)):
             return None
-        found.append((told.result.type != "succeeded", bytes.fromhex(told.custom_id), offset, len(line)))
+        found.append((told.result.type != "succeeded", address, offset, len(line)))
     found.sort()
     addresses = [address for _, address, _, _ in found]
     if len(set(addresses)) < len(addresses):
@@ -89,11 +87,11 @@ def read_lines(chunks: Iterable[bytes], file: BinaryIO) -> Lines | None:
     return _in_order(found, addresses)
 
 
-def _placed(runs: Iterable[tuple[int, list[bytes]]]) -> Iterator[tuple[int, bytes]]:
+def _placed(runs: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """Yield each line with its offset in the file; blank ones are none."""
     for first, lines in runs:
         offset = first
-        for line in lines:
+        for line in lines.split(b"\n"):
             if line.strip():
                 yield offset, line
             offset += len(line) + 1
@@ -105,7 +103,7 @@ def is_ours(line: bytes) -> bytes | None:
         custom_id = _decode_line(line).custom_id
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return bytes.fromhex(custom_id) if _OUR_ID.fullmatch(custom_id) else None
+    return address_of(custom_id)
 
 
 def _are_uuids(addresses: list[bytes]) -> bool:

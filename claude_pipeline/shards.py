@@ -3,6 +3,7 @@
 Pure but for the file that a body is written to.
 """
 
+import re
 from binascii import hexlify
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ _FRAME_BYTES = len(_OPENING) + len(_CLOSING) - len(_BETWEEN)  # nothing is betwe
 _WRAPPING_BYTES = len(_BETWEEN) + len(_BEFORE_ID) + 2 * ID_BYTES + len(_BEFORE_PARAMS) + len(_AFTER_PARAMS)
 _WRITE_BYTES = 1 << 20
 
+_ID = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
+
+ADDRESS = np.dtype(f"S{ID_BYTES}")  # arrays of it are compared by all bytes, but their cells lack zeros at the end
+
 Rows = npt.NDArray[np.int64]
 
 
@@ -44,6 +49,10 @@ class Members:
     def split(self) -> list[bytes]:
         """List the addresses in the shard's order."""
         return [self.addresses[start : start + ID_BYTES] for start in range(0, len(self.addresses), ID_BYTES)]
+
+    def as_array(self) -> npt.NDArray[np.bytes_]:
+        """View the addresses as an array, to be sorted and compared."""
+        return np.frombuffer(self.addresses, dtype=ADDRESS)
 
     def pick(self, positions: Iterable[int]) -> "Members":
         """Keep the requests at these positions, which ascend."""
@@ -88,6 +97,11 @@ class ShardBuilder:
         members = Members(b"".join(self._rows), rows)
         self._clear()
         return members
+
+
+def address_of(custom_id: str) -> bytes | None:
+    """Return the address that a `custom_id` says, if it can be one of ours."""
+    return bytes.fromhex(custom_id) if _ID.fullmatch(custom_id) else None
 
 
 def too_large(size: int, max_bytes: int) -> Unsendable:

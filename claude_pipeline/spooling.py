@@ -4,7 +4,6 @@ Lines come in any order; the shard's order decides.
 """
 
 import os
-from binascii import hexlify
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,10 +15,16 @@ import numpy.typing as npt
 
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.prompts import ID_BYTES
-from claude_pipeline.shards import Members
+from claude_pipeline.shards import ADDRESS, Members, address_of
 
 _BEFORE_ID = b'{"custom_id":"'  # how the API begins a line; one that begins otherwise is decoded
-_ID = slice(len(_BEFORE_ID), len(_BEFORE_ID) + 2 * ID_BYTES + 1)  # with the quote behind it
+_BEFORE = np.frombuffer(_BEFORE_ID, dtype=np.uint8)
+_ID = slice(len(_BEFORE_ID), len(_BEFORE_ID) + 2 * ID_BYTES)
+_HEAD = np.arange(_ID.stop + 1)  # with the quote behind it
+_NEWLINE, _QUOTE = b'\n"'
+_NO_DIGIT = 16
+_DIGITS = np.full(256, _NO_DIGIT, dtype=np.uint8)
+_DIGITS[list(b"0123456789abcdef")] = np.arange(_NO_DIGIT)
 _NEAR_BYTES = 16
 _UNPLACED = {"unknown": -1, "unreadable": -2, "blank": -3}
 
@@ -29,6 +34,9 @@ class _Address(msgspec.Struct, gc=False):
 
 
 _decode_address = msgspec.json.Decoder(_Address).decode
+
+_Bytes = npt.NDArray[np.uint8]
+_Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,7 @@ def spool_lines(
         ResultsError: Lines are missing, doubled, strange or garbled: the file is not what was sent.
     """
     spooling = _Spooling(members)
-    for offset, lines in split_lines(chunks, file):
+    for offset, lines in spool_whole(chunks, file):
         spooling.add(offset, lines)
     spooling.check(absent)
     return spooling.spool
@@ -82,26 +90,38 @@ class _Spooling:
 
     def __init__(self, members: Members) -> None:
         self._members = members
-        self._places = {hexlify(address) + b'"': place for place, address in enumerate(members.split())}
+        addresses = members.as_array()
+        self._order = np.argsort(addresses)
+        self._ascending = addresses[self._order]
         self._faults = dict.fromkeys(("unknown", "doubled", "unreadable"), 0)
         self.spool = Spool(np.full(len(members), -1, dtype=np.int64), np.zeros(len(members), dtype=np.int32))
 
-    def add(self, offset: int, lines: list[bytes]) -> None:
-        """Place lines that stand one after the other, the first one at an offset."""
-        get, closer = self._places.get, self._look_closer
-        found = [get(line[_ID]) for line in lines]
-        if None in found:
-            found = [closer(line) if place is None else place for place, line in zip(found, lines, strict=True)]
-        if not offset and found and found[0] == _UNPLACED["unknown"]:
+    def add(self, offset: int, lines: bytes) -> None:
+        """Place whole lines that stand at an offset of the file."""
+        text = np.frombuffer(lines, dtype=np.uint8)
+        ends = np.flatnonzero(text == _NEWLINE)
+        if not lines.endswith(b"\n"):
+            ends = np.append(ends, len(text))
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        addresses, usual = _read_addresses(text, starts, ends)
+        places = np.empty(len(starts), dtype=np.int64)
+        places[usual] = self._find(addresses)
+        for at in np.flatnonzero(~usual).tolist():
+            places[at] = self._look_closer(lines[starts[at] : ends[at]])
+        if not offset and places[0] == _UNPLACED["unknown"]:
             message = f"The first result belongs to none of the {len(self._members):,} requests."
             raise ResultsError(message, strangers=1)
-        places = np.array(found, dtype=np.int64)
-        lengths = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
-        offsets = offset + np.cumsum(lengths + 1) - lengths - 1
         for fault in ("unknown", "unreadable"):
             self._faults[fault] += int(np.count_nonzero(places == _UNPLACED[fault]))
         placed = places >= 0
-        self._place(places[placed], offsets[placed], lengths[placed])
+        self._place(places[placed], offset + starts[placed], (ends - starts)[placed])
+
+    def _find(self, addresses: npt.NDArray[np.bytes_]) -> _Places:
+        """Return the places of requests; what is none of them has none."""
+        if not len(self._order):
+            return np.full(len(addresses), _UNPLACED["unknown"])
+        at = np.minimum(np.searchsorted(self._ascending, addresses), len(self._order) - 1)
+        return np.where(self._ascending[at] == addresses, self._order[at], _UNPLACED["unknown"])
 
     def _look_closer(self, line: bytes) -> int:
         """Return the place of a line, or why it has none."""
@@ -111,11 +131,11 @@ class _Spooling:
             custom_id = _decode_address(line).custom_id
         except (msgspec.DecodeError, UnicodeDecodeError):
             return _UNPLACED["unreadable"]
-        return self._places.get(custom_id.encode(errors="replace") + b'"', _UNPLACED["unknown"])
+        if not (address := address_of(custom_id)):
+            return _UNPLACED["unknown"]
+        return int(self._find(np.frombuffer(address, dtype=ADDRESS))[0])
 
-    def _place(
-        self, places: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-    ) -> None:
+    def _place(self, places: _Places, offsets: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         """Take the first line for each place."""
         some, firsts = np.unique(places, return_index=True)
         new = self.spool.lengths[some] == 0
@@ -135,15 +155,33 @@ class _Spooling:
         raise ResultsError(message, strangers=faults["unknown"], missing=lacking)
 
 
-def split_lines(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
-    """Write chunks to a file, and yield the lines that each completes, with the offset of the first; some are blank."""
+def _read_addresses(
+    text: _Bytes, starts: _Places, ends: _Places
+) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bool_]]:
+    """Return the addresses of the lines that begin as usual, and which do."""
+    usual = ends - starts >= len(_HEAD)
+    heads = text[starts[usual][:, np.newaxis] + _HEAD]
+    digits = _DIGITS[heads[:, _ID]]
+    begun = (heads[:, : _ID.start] == _BEFORE).all(axis=1) & (heads[:, -1] == _QUOTE) & (digits < _NO_DIGIT).all(axis=1)
+    usual[usual] = begun
+    digits = digits[begun]
+    return (digits[:, ::2] << 4 | digits[:, 1::2]).view(ADDRESS).ravel(), usual
+
+
+def spool_whole(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Write chunks to a file, and yield the whole lines that each completes, with their offset; some are blank."""
     offset = 0
     rest = b""
     for chunk in chunks:
         file.write(chunk)
-        *lines, rest = (rest + chunk).split(b"\n")
+        lines, newline, after = chunk.rpartition(b"\n")
+        if not newline:
+            rest += chunk
+            continue
+        lines = b"".join((rest, lines, newline))
         yield offset, lines
-        offset += sum(map(len, lines)) + len(lines)
+        offset += len(lines)
+        rest = after
     if rest:
-        yield offset, [rest]
+        yield offset, rest
     file.flush()

