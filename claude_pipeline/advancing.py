@@ -14,7 +14,7 @@ from claude_pipeline.files import reading
 from claude_pipeline.foreign import Foreign
 from claude_pipeline.journal import end_stream
 from claude_pipeline.logs import tell
-from claude_pipeline.planning import Settings, give_up_planning, plan
+from claude_pipeline.planning import give_up_planning, plan
 from claude_pipeline.records import (
     CANCELING,
     ENDED,
@@ -34,6 +34,7 @@ from claude_pipeline.records import (
 from claude_pipeline.refusals import NOT_FOUND, UNAUTHORIZED, is_passing
 from claude_pipeline.reports import Note
 from claude_pipeline.sending import UNTIL_RESUMED, block_until_resumed, send, settle
+from claude_pipeline.settings import Settings
 from claude_pipeline.status import rounded_usd, total_usd
 from claude_pipeline.store import Store
 from claude_pipeline.wire import Batch

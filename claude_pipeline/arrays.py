@@ -3,6 +3,7 @@
 `pa.array` would do, but it imports pandas, which takes longer than most jobs' work.
 """
 
+import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -94,9 +95,15 @@ def to_float64(column: pa.Array) -> npt.NDArray[np.float64]:
     return copied
 
 
-def give_back() -> None:
-    """Give memory that Arrow needs no more back to the system; its allocator keeps tens of megabytes otherwise."""
+def give_back(*, every: bool = False) -> None:
+    """Give memory that Arrow needs no more back to the system; its allocator keeps tens of megabytes otherwise.
+
+    With `every` what Python and NumPy need no more goes as well, where the C library can do that: GNU's.
+    """
     pa.default_memory_pool().release_unused()
+    if every:
+        with suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def repeated(value: Any, kind: pa.DataType, count: int) -> pa.Array:  # noqa: ANN401  what an Arrow array may hold

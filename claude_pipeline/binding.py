@@ -67,15 +67,17 @@ def check_choice(store: str, url: str | None, known: Identity | None, *, has_fil
         )
 
 
-def open_on_server(url: str, store: str, known: Identity | None, *, keep: Callable[[Identity], None]) -> Database:
+def open_on_server(url: str, path: Place, *, keep: Callable[[Identity], None]) -> Database:
     """Open the ledger of a store on a server; make one for a store that has none, and let the store keep its id.
 
     Raises:
         StoreError: It is another store's, or the server cannot be used.
     """
     database = PostgresDatabase(url)
+    store = str(path.absolute())
     here = _here(store)
     with database.transaction():
+        known = read_identity(path / "store.json")  # by now: whoever has just begun the ledger writes it before any job
         if database.has_tables():
             store_id = _recognise(database, here, known)
         elif known is not None:
@@ -133,7 +135,7 @@ def check_absent(path: Place, ledger: str | None) -> None:
     database = PostgresDatabase(url)
     with database.transaction():
         if database.has_tables():
-            _recognise(database, _here(str(path.absolute())), None)
+            _recognise(database, _here(str(path.absolute())), read_identity(path / "store.json"))
 
 
 def _here(store: str) -> str:

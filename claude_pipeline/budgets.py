@@ -17,9 +17,9 @@ from claude_pipeline.bodies import shard_requests
 from claude_pipeline.books import PERIODS, Per
 from claude_pipeline.display import usd
 from claude_pipeline.measuring import Scales, weigh
-from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import BATCH_DISCOUNT, LIST_PRICE, PRICES_FILE, PriceList
 from claude_pipeline.records import ENDED, PLANNED, QUEUED, STREAMING, Shard
+from claude_pipeline.settings import Settings
 from claude_pipeline.store import Store
 
 _IN_FLIGHT = (*QUEUED, *ENDED, *STREAMING)

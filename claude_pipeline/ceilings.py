@@ -6,8 +6,8 @@ from math import inf
 from claude_pipeline.books import PERIODS, Per
 from claude_pipeline.budgets import Month, budget_of_store
 from claude_pipeline.errors import InputError
-from claude_pipeline.planning import is_amount
 from claude_pipeline.sessions import StorePath, existing_store
+from claude_pipeline.settings import is_amount
 from claude_pipeline.store import Store, find_store
 
 

@@ -16,11 +16,11 @@ from claude_pipeline.errors import ResultsError
 from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.logs import tell
 from claude_pipeline.outcomes import Outcome, typed_by
-from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.records import COLLECTED, ENDED, OPEN_JOBS, WANTING_JOBS, Shard
 from claude_pipeline.results import RESULT_SCHEMA, WRITING, decode
 from claude_pipeline.sending import block_jobs, traced
+from claude_pipeline.settings import Settings
 from claude_pipeline.shards import Members
 from claude_pipeline.spooling import Spool, spool_lines
 from claude_pipeline.store import Store

@@ -20,7 +20,7 @@ from claude_pipeline.errors import InputError, MissingColumnError
 from claude_pipeline.jobs import Job
 from claude_pipeline.outputs import output_batches, output_schema, write_rows
 from claude_pipeline.places import Place
-from claude_pipeline.planning import Settings
+from claude_pipeline.settings import Settings
 from claude_pipeline.status import Status
 
 if TYPE_CHECKING:

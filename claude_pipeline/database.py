@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from claude_pipeline.errors import StoreError
 
 SCHEMA_VERSION = 5
@@ -188,6 +191,9 @@ CREATE TABLE shard_models (
 """,
 }
 
+DIGITS = 10
+
+Numbers = npt.NDArray[np.int64]
 Parameters = tuple[object, ...]
 
 
@@ -210,8 +216,11 @@ class Database(ABC):
         """Return the database's clock: seconds since the epoch."""
 
     @abstractmethod
-    def claim(self, account: int, addresses: bytes, shard: int) -> int:
-        """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won."""
+    def claim(self, account: int, addresses: bytes, shards: Numbers, positions: Numbers) -> int:
+        """Claim requests, whose addresses ascend, 16 bytes each, unless others have them; return how many were won.
+
+        For each: the shard that is to have it, and its position there.
+        """
 
     @abstractmethod
     def find_claims(self, account: int, addresses: bytes) -> list[tuple[int, int, int, int]]:
@@ -311,6 +320,14 @@ class Database(ABC):
         for statement in script.split(";\n"):
             if statement.strip():
                 self.run(statement)
+
+
+def digits_of(numbers: Numbers) -> bytes:
+    """Write numbers as ten digits each, which is how many of them become one parameter."""
+    digits = np.empty((len(numbers), DIGITS), dtype=np.uint8)
+    for place in range(DIGITS):
+        digits[:, place] = numbers // 10 ** (DIGITS - 1 - place) % 10 + ord("0")
+    return digits.tobytes()
 
 
 def assignments(changes: Mapping[str, Any]) -> str:

@@ -16,9 +16,9 @@ from claude_pipeline.estimates import Estimate, ModelEstimate, Range
 from claude_pipeline.forms import RequestOptions, build_form
 from claude_pipeline.inquiring import Inquiry
 from claude_pipeline.keywords import named
-from claude_pipeline.planning import Limits, check_limits
 from claude_pipeline.pricing import PRICES_FILE, PriceList
 from claude_pipeline.sessions import StorePath, existing_store
+from claude_pipeline.settings import Limits, check_limits
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Source, open_table
 from claude_pipeline.store import find_store

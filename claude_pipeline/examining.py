@@ -13,8 +13,8 @@ from claude_pipeline.files import reading
 from claude_pipeline.findings import Finding
 from claude_pipeline.leases import LEASE_SECONDS
 from claude_pipeline.places import Place
-from claude_pipeline.planning import Settings
 from claude_pipeline.records import JobRecord, Shard
+from claude_pipeline.settings import Settings
 from claude_pipeline.store import Store, open_parquet
 
 _LEASED = ("uploading", "ended", "streaming")

@@ -14,9 +14,9 @@ from claude_pipeline.choosing import Positions
 from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write_rows
 from claude_pipeline.places import Place
-from claude_pipeline.planning import Settings
 from claude_pipeline.records import JobRecord
 from claude_pipeline.restoring import restore
+from claude_pipeline.settings import Settings
 from claude_pipeline.store import Store, open_parquet
 
 if TYPE_CHECKING:

@@ -50,6 +50,8 @@ class ForeignRows:
 
     def leave(self, rows: Rows, addresses: npt.NDArray[np.bytes_], answered: Claims | None = None) -> None:
         """Note rows that other requests answer, and the claims on them; -1 where there is no answer yet."""
+        if not len(rows):
+            return
         nothing, nobody = pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.int64())
         if answered is None:
             places = [nobody, nobody]
@@ -69,7 +71,8 @@ class ForeignRows:
         """Write what was noted."""
         if self._refused:
             self._left.append(make_record_batch([(row, None, *why, None, None) for row, why in self._refused], _SCHEMA))
-        self._writer.write_table(pa.Table.from_batches(self._left, _SCHEMA))
+        if self._left:
+            self._writer.write_table(pa.Table.from_batches(self._left))
         self._refused, self._left = [], []
 
 

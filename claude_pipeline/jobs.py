@@ -30,7 +30,6 @@ from claude_pipeline.logs import tell
 from claude_pipeline.outputs import output_batches, output_schema, write
 from claude_pipeline.pages import write_page
 from claude_pipeline.places import Place
-from claude_pipeline.planning import Settings
 from claude_pipeline.progress import shown_live, this_cell
 from claude_pipeline.records import PLANNED, JobRecord
 from claude_pipeline.refusals import is_passing
@@ -38,6 +37,7 @@ from claude_pipeline.reports import Note, report
 from claude_pipeline.restoring import restore
 from claude_pipeline.rounds import advance, poll
 from claude_pipeline.sessions import Session, StorePath, existing_store
+from claude_pipeline.settings import Settings
 from claude_pipeline.status import JobState, Status
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.traces import span

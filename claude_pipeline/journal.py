@@ -24,10 +24,10 @@ from claude_pipeline.leases import LeaseLostError
 from claude_pipeline.logs import tell
 from claude_pipeline.outcomes import Outcome, typed_by
 from claude_pipeline.places import Place, RemotePath
-from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
 from claude_pipeline.records import STREAMING, WANTING_JOBS, Shard
 from claude_pipeline.results import RESULT_SCHEMA, WRITING, decode
+from claude_pipeline.settings import Settings
 from claude_pipeline.shards import Members
 from claude_pipeline.spooling import Spool
 from claude_pipeline.store import Store

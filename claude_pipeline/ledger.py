@@ -6,6 +6,8 @@ has one claim, and a shard or a planning one owner at a time.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
+from secrets import token_hex
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,6 @@ import numpy.typing as npt
 from claude_pipeline.books import Books
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.logs import tell
-from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import (
     AT_REST,
     CANCELING,
@@ -32,6 +33,7 @@ from claude_pipeline.records import (
 )
 from claude_pipeline.shards import Members
 
+_LOOK_UP = 65_536
 _TALLIES = {number: tally for tally, number in FAILED.items()}
 
 
@@ -49,9 +51,10 @@ class Ledger(Books):
         """Look up who claims these requests, one by one; many at once."""
         ascending, at = np.unique(addresses, return_inverse=True)
         found = np.full((3, len(ascending)), -1, dtype=np.int64)
-        claims = self._database.find_claims(account, ascending.tobytes())
-        places, *columns = np.fromiter(chain.from_iterable(claims), dtype=np.int64).reshape(-1, 4).T
-        found[:, places] = columns
+        for first in range(0, len(ascending), _LOOK_UP):
+            claims = self._database.find_claims(account, ascending[first : first + _LOOK_UP].tobytes())
+            places, *columns = np.fromiter(chain.from_iterable(claims), dtype=np.int64).reshape(-1, 4).T
+            found[:, first + places] = columns
         return Claims(*found[:, at])
 
     def wait_for(self, job_id: str, shards: Iterable[int]) -> None:
@@ -60,35 +63,41 @@ class Ledger(Books):
             "INSERT INTO job_shards VALUES (?, ?) ON CONFLICT DO NOTHING", [(job_id, shard) for shard in shards]
         )
 
-    def add_shard(
-        self,
-        job: JobRecord,
-        members: Members,
-        *,
-        attempt: int = 1,
-        stream_id: str | None = None,
-        owner: str | None = None,
-    ) -> Members:
-        """Plan a shard, claim its requests and let its job wait for it; return the members that were won.
+    def add_shards(
+        self, job: JobRecord, planned: Sequence[Members], *, streamed_by: str | None = None
+    ) -> list[Members]:
+        """Plan shards, claim their requests and let their job wait for them; return the members that each has won.
 
-        A request that another shard claimed in the meantime is not among them. A shard with a `stream_id` is its
-        owner's to stream, and never planned: nobody may send it as a batch.
+        A request that another shard claimed in the meantime is not among them, and where none is left, there is no
+        shard. Shards that are `streamed_by` an owner are never planned: nobody may send them as batches.
         """
         with self.transaction():
-            shard = self._insert_shard(job, members, attempt)
-            if stream_id is not None:
-                until = self.now() + LEASE_SECONDS
-                self.move(shard, PLANNED, state="streaming", stream_id=stream_id, owner=owner, lease_until=until)
-            self._retract_failures(job, members)
-            won = self._database.claim(job.account, members.addresses, shard)
-            if won < len(members):
-                members = self._keep_won(job.account, shard, members)
-            if members:
-                self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
-                tell("batch.planned", job_id=job.job_id, shard=shard, requests=len(members))
-            else:
-                self._delete_shard(shard)
-        return members
+            shards = [self._insert_shard(job, members, 1) for members in planned]
+            for shard in shards if streamed_by else ():
+                changes: dict[str, Any] = {"stream_id": f"stream_{token_hex(12)}", "owner": streamed_by}
+                self.move(shard, PLANNED, state="streaming", lease_until=self.now() + LEASE_SECONDS, **changes)
+            self._retract_failures(job, planned)
+            if self._claim(job.account, shards, planned) < sum(map(len, planned)):
+                pairs = zip(shards, planned, strict=True)
+                planned = [self._keep_won(job.account, shard, members) for shard, members in pairs]
+            for shard, members in zip(shards, planned, strict=True):
+                self._wait_for_own(job, shard, members)
+        return [*planned]
+
+    def _wait_for_own(self, job: JobRecord, shard: int, members: Members) -> None:
+        if members:
+            self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
+            tell("batch.planned", job_id=job.job_id, shard=shard, requests=len(members))
+        else:
+            self._delete_shard(shard)
+
+    def _claim(self, account: int, shards: Sequence[int], planned: Sequence[Members]) -> int:
+        """Claim the requests of shards, unless others have them; return how many were won."""
+        addresses = np.concatenate([members.as_array() for members in planned])
+        order = np.argsort(addresses)
+        numbers = np.repeat(shards, [len(members) for members in planned])
+        positions = np.concatenate([np.arange(len(members)) for members in planned])
+        return self._database.claim(account, addresses[order].tobytes(), numbers[order], positions[order])
 
     def add_collected(
         self, job: JobRecord, members: Members, *, answered: int, collected_at: float, **changes: object
@@ -101,7 +110,7 @@ class Ledger(Books):
         with self.transaction():
             shard = self._insert_shard(job, members, 1)
             if answered:
-                self._database.claim(job.account, members.addresses[: answered * ID_BYTES], shard)
+                self._claim(job.account, [shard], [members.pick(range(answered))])
             self.move(shard, PLANNED, owned_by=None, **changes)
             self.move(shard, COLLECTED, collected_at=collected_at)  # which is not when it got here
             self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
@@ -117,13 +126,14 @@ class Ledger(Books):
         self._database.run("INSERT INTO members VALUES (?, ?, ?)", parameters)
         return int(shard)
 
-    def _retract_failures(self, job: JobRecord, members: Members) -> None:
+    def _retract_failures(self, job: JobRecord, planned: Iterable[Members]) -> None:
         """Take requests that are asked again out of the tallies of this job's earlier shards."""
         failed = {s.shard for s in self.own_shards(job.job_id) if s.errored or s.canceled or s.expired}
-        for claim in self.claims(job.account, members.split()).values() if failed else ():
-            if claim.failed and claim.shard in failed:
-                tally = _TALLIES[claim.failed]
-                self._database.run(f"UPDATE shards SET {tally} = {tally} - 1 WHERE shard = ?", (claim.shard,))
+        for members in planned if failed else ():
+            for claim in self.claims(job.account, members.split()).values():
+                if claim.failed and claim.shard in failed:
+                    tally = _TALLIES[claim.failed]
+                    self._database.run(f"UPDATE shards SET {tally} = {tally} - 1 WHERE shard = ?", (claim.shard,))
 
     def _keep_won(self, account: int, shard: int, members: Members) -> Members:
         claims = self.claims(account, members.split())

@@ -3,12 +3,11 @@
 Planning may be killed anywhere and started anew: what this job claimed already is recognised by its rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from math import inf
-from secrets import token_hex
-from typing import Literal, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,108 +15,23 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from claude_pipeline.arrays import give_back
-from claude_pipeline.derived import PLAIN, AnswerOptions
-from claude_pipeline.errors import InputError
 from claude_pipeline.foreign import ForeignRows, write_foreign
 from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.logs import tell
-from claude_pipeline.prompts import Request, RequestForm
+from claude_pipeline.prompts import Request
 from claude_pipeline.records import MAX_AGAIN, PLANNING, Claims, JobRecord
-from claude_pipeline.retrying import NO_RETRIES, Retries, Retrying
-from claude_pipeline.shards import ADDRESS, MAX_BYTES, MAX_REQUESTS, Members, Rows, ShardBuilder, too_large
+from claude_pipeline.retrying import Retrying
+from claude_pipeline.settings import Settings
+from claude_pipeline.shards import ADDRESS, Members, Rows, cut, largest_request, too_large
 from claude_pipeline.store import Store, read_batches
 from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 
 _COUNTS = ("skipped", "invalid", "duplicates", "reused", "requests")
-_PORTION_ROWS = 65_536  # so many of a ledger's claims lie on a page that several are found at once
+CLAIMED_AT_ONCE = 262_144  # the more claims are looked up and made at once, the more of them lie on each page
 
 _Placed = tuple[int, Request | Unsendable]
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """How much goes out at once, and how often; another value never changes what a job is."""
-
-    max_batch_requests: int
-    max_batch_bytes: int
-    max_queued_requests: int
-    max_attempts: int
-    prime_cache: bool = False
-    max_cost_usd: float | None = None
-
-
-Mode = Literal["batch", "stream", "recovered"]
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What a submit fixed for its job, as the ledger keeps it."""
-
-    label: str
-    form: RequestForm
-    model: str
-    id_column: str | None
-    prefix: str
-    base_url: str | None
-    limits: Limits
-    answers: AnswerOptions = PLAIN
-    mode: Mode = "batch"
-    retries: Retries = NO_RETRIES
-
-    @classmethod
-    def of(cls, job: JobRecord) -> "Settings":
-        """Read the settings of a job."""
-        return msgspec.json.decode(job.settings, type=cls)
-
-    def check_known(self, job_id: str) -> None:
-        """Make sure that it is known what a job asked.
-
-        Raises:
-            InputError: It was recovered, and results do not say what was asked.
-        """
-        if self.mode == "recovered":
-            raise InputError(
-                f"{job_id} was recovered from the results of {self.label}, which do not say what was asked. "
-                "Submit the table that it came from: what is answered costs nothing, and the rest is asked."
-            )
-
-    @property
-    def columns(self) -> set[str]:
-        """Name the columns that planning reads: those of requests, and the one that names rows."""
-        return self.form.columns | ({self.id_column} if self.id_column else set())
-
-
-def check_limits(limits: Limits) -> None:
-    """Make sure that limits can be kept.
-
-    Raises:
-        InputError: One cannot; names it.
-    """
-    for name, most in (("max_batch_requests", MAX_REQUESTS), ("max_batch_bytes", MAX_BYTES)):
-        if not 1 <= _whole(limits, name) <= most:
-            raise InputError(f"{name} is {getattr(limits, name):,}. A Message Batch takes from 1 to {most:,}.")
-    for name in ("max_queued_requests", "max_attempts"):
-        if _whole(limits, name) < 1:
-            raise InputError(f"{name} is {getattr(limits, name):,}. It must be at least 1.")
-    if limits.max_cost_usd is not None and not is_amount(limits.max_cost_usd):
-        raise InputError(f"max_cost_usd is {limits.max_cost_usd!r}. Give dollars, such as max_cost_usd=25.")
-
-
-def is_amount(dollars: object) -> bool:
-    """Tell whether something may be a limit in dollars."""
-    return isinstance(dollars, int | float) and not isinstance(dollars, bool) and 0 < dollars < inf
-
-
-def _whole(limits: Limits, name: str) -> int:
-    number = getattr(limits, name)
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise InputError(f"{name} is {number!r}. Give a whole number.")
-    return number
-
-
-def has_room(queued: int, requests: int, job: JobRecord) -> bool:
-    """Tell whether requests fit into the queue beside what is there; into an empty one they always do."""
-    return not queued or queued + requests <= Settings.of(job).limits.max_queued_requests
 
 
 def plan(store: Store, job: JobRecord, *, owner: str) -> None:
@@ -147,8 +61,7 @@ def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, object]:
         planner = _Planner(store.ledger, job, foreign, owner=owner)
         for first, batch, requests in _requests(store, job):
             planner.add_batch(first, batch, requests)
-        planner.place()
-        planner.plan_shard()
+        planner.place(last=True)
         planner.hold()
     if not job.asking:
         return {**planner.counts, "refusals": planner.refusals()}
@@ -166,13 +79,16 @@ def _requests(store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatc
         yield first, batch, enumerate(form.render(batch), first)
 
 
-class _Waiting(NamedTuple):
-    """Requests that wait to be placed: row, address and size of each, and why one cannot be sent unless it is known."""
+class _Requests(NamedTuple):
+    """Requests on their way into shards: the row, the address and the bytes of each."""
 
-    rows: list[int]
-    addresses: list[bytes]
-    sizes: list[int]
-    refused: dict[int, tuple[Unsendable, str]]
+    rows: Rows
+    addresses: npt.NDArray[np.bytes_]
+    sizes: npt.NDArray[np.int64]
+
+    def pick(self, which: npt.NDArray[np.bool_] | slice) -> "_Requests":
+        """Keep some of them."""
+        return _Requests(self.rows[which], self.addresses[which], self.sizes[which])
 
 
 class _Planner:
@@ -185,18 +101,17 @@ class _Planner:
         self._unsent = Unsent()
         self._ledger, self._job, self._foreign, self._owner = ledger, job, foreign, owner
         self._streams = settings.mode == "stream"
-        limits = settings.limits
-        largest = min(limits.max_batch_requests, limits.max_queued_requests)
-        own = ledger.own_shards(job.job_id)
-        first = 1 if limits.prime_cache and not own else largest
-        self._builder = ShardBuilder(max_requests=first, max_bytes=limits.max_batch_bytes)
-        self._largest = largest
+        limits, own = settings.limits, ledger.own_shards(job.job_id)
+        self._max_bytes = limits.max_batch_bytes
+        self._max_requests = min(limits.max_batch_requests, limits.max_queued_requests)
+        self._primes = limits.prime_cache and not own
         self._own = {shard.shard for shard in own}
         self._now = {shard.shard for shard in own if shard.asking == job.asking}
         asked = [ledger.members(shard).rows for shard in self._now]
         self._asked = np.concatenate([*asked, np.empty(0, dtype=np.int64)])
         self._answered: list[int] = []
-        self._waiting = _Waiting([], [], [], {})
+        self._waiting: list[_Requests] = []
+        self._too_large: dict[int, tuple[Unsendable, str]] = {}
 
     def hold(self) -> None:
         """Go on only while nobody else has taken over the planning."""
@@ -210,55 +125,65 @@ class _Planner:
     def add_batch(self, first: int, batch: pa.RecordBatch, requests: Iterable[_Placed]) -> None:
         """Take the requests of rows in a batch, which begins with row `first`; many are placed together."""
         named = partial(name_row, batch, first=first, id_column=self._id_column)
-        rows, addresses, sizes, refused = self._waiting
-        largest = self._builder.largest
+        largest = largest_request(self._max_bytes)
+        rows, addresses, sizes = list[int](), list[bytes](), list[int]()
         for row, request in requests:
             if isinstance(request, Unsendable):
                 self._refuse(row, request, named(row))
                 continue
             if (size := len(request.head) + len(request.tail)) > largest:
-                refused[len(rows)] = too_large(size, self._builder.max_bytes), named(row)
+                self._too_large[row] = too_large(size, self._max_bytes), named(row)
             rows.append(row)
             addresses.append(request.address)
             sizes.append(size)
-        if len(rows) >= _PORTION_ROWS:
+        joined = np.frombuffer(b"".join(addresses), dtype=ADDRESS)
+        self._waiting.append(_Requests(np.array(rows, dtype=np.int64), joined, np.array(sizes, dtype=np.int64)))
+        if sum(len(some.rows) for some in self._waiting) >= CLAIMED_AT_ONCE:
             self.place()
 
-    def place(self) -> None:
-        """Find out whose the requests are that were taken, and plan those that are nobody's."""
-        waiting = self._waiting
-        rows = np.array(waiting.rows, dtype=np.int64)
-        addresses = np.frombuffer(b"".join(waiting.addresses), dtype=ADDRESS)
-        claims = self._look_up(addresses)
+    def place(self, *, last: bool = False) -> None:
+        """Find out whose the requests are that were taken, and plan those that are nobody's.
+
+        Those that fill no shard wait for more unless these are the last.
+        """
+        if not self._waiting:
+            return
+        requests = _Requests(*map(np.concatenate, zip(*self._waiting, strict=True)))
+        self._waiting.clear()
+        free = self._once(self._sendable(self._unclaimed(requests)))
+        ends = cut(free.sizes, max_requests=self._max_requests, max_bytes=self._max_bytes, first=self._primes)
+        shards = [free.pick(slice(*span)) for span in pairwise(ends)]
+        if not last:
+            self._waiting += shards[-1:]
+            del shards[-1:]
+        for some in _together(shards):
+            self._plan_shards(some)
+        give_back(every=True)
+
+    def _unclaimed(self, requests: _Requests) -> _Requests:
+        """Leave the requests that somebody claims already to whoever does."""
+        claims = self._look_up(requests.addresses)
         held = claims.hold
         own = held & np.isin(claims.shards, list(self._own))
-        asked = own & np.isin(claims.shards, list(self._now)) & np.isin(rows, self._asked)
+        asked = own & np.isin(claims.shards, list(self._now)) & np.isin(requests.rows, self._asked)
         self.counts["requests"] += int(np.count_nonzero(asked))
-        self._leave("duplicates", rows, addresses, own & ~asked)
-        self._leave("reused", rows, addresses, held & ~own, claims)
-        twice = np.zeros(len(rows), dtype=bool)
-        twice[self._gather(np.flatnonzero(~held).tolist())] = True
-        self._leave("duplicates", rows, addresses, twice)
-        self._waiting = _Waiting([], [], [], {})
-        give_back()
+        self._leave("duplicates", requests.pick(own & ~asked))
+        self._leave("reused", requests.pick(held & ~own), claims.pick(held & ~own))
+        return requests.pick(~held)
 
-    def _gather(self, unclaimed: Iterable[int]) -> list[int]:
-        """Gather requests that nobody claims for shards, and plan those that are full; return which were there."""
-        builder, twice = self._builder, list[int]()
-        gathered, planned = builder.rows, set[bytes]()
-        rows, addresses, sizes, refused = self._waiting
-        for at in unclaimed:
-            address = addresses[at]
-            if address in gathered or address in planned:
-                twice.append(at)
-            elif at in refused:
-                self._refuse(rows[at], *refused[at])
-            elif not builder.add(address, rows[at], size=sizes[at]):
-                planned.update(gathered)
-                self.plan_shard()
-                gathered = builder.rows
-                builder.add(address, rows[at], size=sizes[at])
-        return twice
+    def _sendable(self, free: _Requests) -> _Requests:
+        """Refuse what fits into no batch."""
+        fits = free.sizes <= largest_request(self._max_bytes)
+        for row in free.rows[~fits].tolist():
+            self._refuse(row, *self._too_large.pop(row))
+        return free.pick(fits)
+
+    def _once(self, free: _Requests) -> _Requests:
+        """Leave all but the first of rows that ask the same to it."""
+        first = np.zeros(len(free.rows), dtype=bool)
+        first[np.unique(free.addresses, return_index=True)[1]] = True
+        self._leave("duplicates", free.pick(~first))
+        return free.pick(first)
 
     def _look_up(self, addresses: npt.NDArray[np.bytes_]) -> Claims:
         """Look up claims, and wait for the shards of others that hold some."""
@@ -280,41 +205,40 @@ class _Planner:
             self._unsent.add(why)
         self._foreign.refuse(row, why)
 
-    def _leave(
-        self,
-        count: str,
-        rows: Rows,
-        addresses: npt.NDArray[np.bytes_],
-        which: npt.NDArray[np.bool_],
-        claims: Claims | None = None,
-    ) -> None:
-        """Leave some of these rows to whoever asks the same; claims of them tell where an answer lies already."""
-        if not which.any():
-            return
-        self.counts[count] += int(np.count_nonzero(which))
+    def _leave(self, count: str, some: _Requests, claims: Claims | None = None) -> None:
+        """Leave rows to whoever asks the same; claims on them tell where an answer lies already."""
+        self.counts[count] += len(some.rows)
         if claims:
-            answered = np.where(np.isin(claims.shards, self._answered), claims.shards, -1)
-            claims = Claims(answered[which], claims.positions[which], claims.failed[which])
-        self._foreign.leave(rows[which], addresses[which], claims)
+            answered = np.isin(claims.shards, self._answered)
+            claims = claims._replace(shards=np.where(answered, claims.shards, -1))
+        self._foreign.leave(some.rows, some.addresses, claims)
 
-    def plan_shard(self) -> None:
-        """Make what was gathered a shard; requests that others claimed meanwhile are theirs."""
-        if not self._builder.rows:
-            return
-        wanted = self._builder.take()
-        self._builder.max_requests = self._largest
+    def _plan_shards(self, shards: Sequence[_Requests]) -> None:
+        """Make these shards; requests that others claimed meanwhile are theirs."""
+        wanted = [Members(some.addresses.tobytes(), some.rows) for some in shards]
         with self._ledger.transaction():
             self.hold()
-            stream_id = f"stream_{token_hex(12)}" if self._streams else None
-            won = self._ledger.add_shard(self._job, wanted, stream_id=stream_id, owner=self._owner)
+            won = self._ledger.add_shards(self._job, wanted, streamed_by=self._owner if self._streams else None)
             self._own |= {shard.shard for shard in self._ledger.own_shards(self._job.job_id)}
-            self.counts["requests"] += len(won)
-            if len(won) < len(wanted):
-                self._lose(wanted, won)
+            self._primes = False
+            for some, members in zip(shards, won, strict=True):
+                self.counts["requests"] += len(members)
+                if len(members) < len(some.rows):
+                    self._lose(some.pick(~np.isin(some.rows, members.rows)))
 
-    def _lose(self, wanted: Members, won: Members) -> None:
-        lost = ~np.isin(wanted.as_array(), won.as_array())
-        rows, addresses = wanted.rows[lost], wanted.as_array()[lost]
-        own = np.isin(self._look_up(addresses).shards, list(self._own))
-        self._leave("duplicates", rows, addresses, own)
-        self._leave("reused", rows, addresses, ~own)
+    def _lose(self, some: _Requests) -> None:
+        own = np.isin(self._look_up(some.addresses).shards, list(self._own))
+        self._leave("duplicates", some.pick(own))
+        self._leave("reused", some.pick(~own))
+
+
+def _together(shards: Iterable[_Requests]) -> Iterator[list[_Requests]]:
+    """Group shards by how many requests are claimed at once."""
+    group = list[_Requests]()
+    for some in shards:
+        group.append(some)
+        if sum(len(each.rows) for each in group) >= CLAIMED_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from claude_pipeline.database import PATIENCE_SECONDS, Database, Parameters
+from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, Numbers, Parameters, digits_of
 from claude_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -37,10 +37,14 @@ _DIALECT = {
     "INTEGER PRIMARY KEY AUTOINCREMENT": "INTEGER GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     "account INTEGER PRIMARY KEY": "account INTEGER GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
 }
-_CLAIM = """
+_CLAIM = f"""
 INSERT INTO claims (account, address, shard, position)
-SELECT %s, substring(given.addresses FROM 16 * i + 1 FOR 16) AS address, %s, i
-FROM (SELECT %s::bytea AS addresses) AS given, generate_series(0, %s) AS i ORDER BY address
+SELECT
+    %s,
+    substring(addresses FROM 16 * i + 1 FOR 16),
+    convert_from(substring(shards FROM {DIGITS} * i + 1 FOR {DIGITS}), 'UTF8')::bigint,
+    convert_from(substring(positions FROM {DIGITS} * i + 1 FOR {DIGITS}), 'UTF8')::bigint
+FROM (SELECT %s::bytea AS addresses, %s::bytea AS shards, %s::bytea AS positions) AS given, generate_series(0, %s) AS i
 ON CONFLICT (account, address) DO UPDATE
 SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
 """
@@ -256,10 +260,11 @@ class PostgresDatabase(Database):
         ((seconds,),) = self.rows("SELECT extract(epoch FROM clock_timestamp())::double precision")
         return float(seconds)
 
-    def claim(self, account: int, addresses: bytes, shard: int) -> int:
-        """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won."""
+    def claim(self, account: int, addresses: bytes, shards: Numbers, positions: Numbers) -> int:
+        """Claim requests, whose addresses ascend, unless others have them; return how many were won."""
+        given = (addresses, digits_of(shards), digits_of(positions))
         with self._cursor() as cursor:
-            return cursor.execute(_CLAIM, (account, shard, addresses, len(addresses) // 16 - 1)).rowcount
+            return cursor.execute(_CLAIM, (account, *given, len(shards) - 1)).rowcount
 
     def find_claims(self, account: int, addresses: bytes) -> list[tuple[int, int, int, int]]:
         """Return the claims on some requests, whose addresses ascend."""

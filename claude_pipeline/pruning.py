@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from claude_pipeline.billing import sum_up_later
 from claude_pipeline.errors import InputError
 from claude_pipeline.examining import fault_of
-from claude_pipeline.planning import Settings
 from claude_pipeline.records import JobRecord, Shard
 from claude_pipeline.sessions import Session, StorePath, existing_store
+from claude_pipeline.settings import Settings
 from claude_pipeline.status import total_usd
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.transport import make_client

@@ -33,6 +33,8 @@ OPEN_JOBS: tuple[JobState, ...] = ("planning", "in_progress", "canceling")
 ENDED_JOBS: tuple[JobState, ...] = ("ended",)
 WANTING_JOBS: tuple[JobState, ...] = ("planning", "in_progress")
 
+Flags = npt.NDArray[np.bool_]
+
 # How often a row is asked again whose answer was cut off or does not fit.
 MAX_AGAIN = 2
 
@@ -56,10 +58,14 @@ class Claims(NamedTuple):
     failed: npt.NDArray[np.int64]
 
     @property
-    def hold(self) -> npt.NDArray[np.bool_]:
+    def hold(self) -> Flags:
         """Which requests have an answer, or may still get one."""
-        hold: npt.NDArray[np.bool_] = (self.shards >= 0) & (self.failed == 0)
+        hold: Flags = (self.shards >= 0) & (self.failed == 0)
         return hold
+
+    def pick(self, which: Flags) -> "Claims":
+        """Keep some of them."""
+        return Claims(self.shards[which], self.positions[which], self.failed[which])
 
 
 class ModelUsage(NamedTuple):

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import msgspec
 
 from claude_pipeline.display import day, plural
-from claude_pipeline.planning import Settings
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord, Shard, ShardState
 from claude_pipeline.sending import finds_cache, may_leave
+from claude_pipeline.settings import Settings
 from claude_pipeline.status import (
     BatchStatus,
     ProcessingStatus,

@@ -7,11 +7,11 @@ from claude_pipeline.advancing import Advance
 from claude_pipeline.announcing import OnEnded, announcing
 from claude_pipeline.errors import AccountError, ApiError, PipelineError
 from claude_pipeline.logs import tell
-from claude_pipeline.planning import Settings
 from claude_pipeline.records import OPEN_JOBS, JobRecord
 from claude_pipeline.refusals import is_passing
 from claude_pipeline.reports import Note, report
 from claude_pipeline.sessions import Session, StorePath, existing_store
+from claude_pipeline.settings import Settings
 from claude_pipeline.status import Status
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.traces import span

@@ -16,7 +16,6 @@ from claude_pipeline.budgets import OverBudgetError, fit, has_budget, may_reserv
 from claude_pipeline.errors import ApiError, ResultsError
 from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
 from claude_pipeline.logs import tell
-from claude_pipeline.planning import Settings, has_room
 from claude_pipeline.records import (
     SUBMITTING,
     UPLOADING,
@@ -25,6 +24,7 @@ from claude_pipeline.records import (
     Shard,
 )
 from claude_pipeline.refusals import TOO_MANY, CreateRefusedError
+from claude_pipeline.settings import Settings, has_room
 from claude_pipeline.shards import Members
 from claude_pipeline.spooling import spool_lines
 from claude_pipeline.status import JobState

@@ -5,7 +5,7 @@ Pure but for the file that a body is written to.
 
 import re
 from binascii import hexlify
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,43 +60,24 @@ class Members:
         return Members(b"".join(self.address(position) for position in chosen), self.rows[chosen])
 
 
-class ShardBuilder:
-    """Gathers requests until one more would not fit into a batch; keeps 16 bytes and a row of each."""
+def largest_request(max_bytes: int) -> int:
+    """Return the most bytes that a request may have to fit into a body of at most `max_bytes`, be it alone."""
+    return max_bytes - _FRAME_BYTES - _WRAPPING_BYTES
 
-    def __init__(self, *, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_BYTES) -> None:
-        self.max_requests = max_requests
-        self.max_bytes = max_bytes
-        self._clear()
 
-    def _clear(self) -> None:
-        self._rows: dict[bytes, int] = {}
-        self.body_bytes = _FRAME_BYTES
+def cut(sizes: npt.NDArray[np.int64], *, max_requests: int, max_bytes: int, first: bool = False) -> list[int]:
+    """Cut requests, each of which fits into a batch alone, into batches as full as may be.
 
-    @property
-    def rows(self) -> Mapping[bytes, int]:
-        """The input row of each request that was gathered, by its address."""
-        return self._rows
-
-    @property
-    def largest(self) -> int:
-        """The most bytes that a request may have to travel, be it alone."""
-        return self.max_bytes - _FRAME_BYTES - _WRAPPING_BYTES
-
-    def add(self, address: bytes, row: int, *, size: int) -> bool:
-        """Take a request, rendered from an input row past all earlier ones, if there is room for it; tell if it was."""
-        grown = self.body_bytes + _WRAPPING_BYTES + size
-        if grown > self.max_bytes or len(self._rows) >= self.max_requests:
-            return False
-        self._rows[address] = row
-        self.body_bytes = grown
-        return True
-
-    def take(self) -> Members:
-        """Hand out what was gathered, and start anew."""
-        rows = np.fromiter(self._rows.values(), dtype=np.int64, count=len(self._rows))
-        members = Members(b"".join(self._rows), rows)
-        self._clear()
-        return members
+    Returns where they begin, and where the last one ends; that may have room for more. With `first` the first batch is
+    one request.
+    """
+    ends = np.cumsum(sizes + _WRAPPING_BYTES)
+    cuts = [0]
+    while (start := cuts[-1]) < len(sizes):
+        before = ends[start - 1] if start else 0
+        fitting = int(np.searchsorted(ends, before + max_bytes - _FRAME_BYTES, side="right"))
+        cuts.append(min(fitting, start + (1 if first and not start else max_requests), len(sizes)))
+    return cuts
 
 
 def address_of(custom_id: str) -> bytes | None:

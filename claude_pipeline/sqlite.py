@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from claude_pipeline.database import PATIENCE_SECONDS, Database
+from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, Numbers, digits_of
 from claude_pipeline.errors import StoreError
 
-# The numbers from 0 to before ?1, at most 2^24: half a microsecond each less than if each came of the one before.
+# The numbers from 0 to before ?1, at most 2^24; counting by recursion takes more than twice as long.
 _NUMBERS = f"""
 WITH bytes (i) AS (VALUES {", ".join(f"({byte})" for byte in range(256))}),
 numbers (i) AS (
@@ -22,7 +22,12 @@ numbers (i) AS (
 _CLAIM = f"""
 {_NUMBERS}
 INSERT INTO claims (account, address, shard, position)
-SELECT ?2, substr(?3, 16 * i + 1, 16) AS address, ?4, i FROM numbers WHERE true ORDER BY address
+SELECT
+    ?2,
+    substr(?3, 16 * i + 1, 16),
+    CAST(substr(?4, {DIGITS} * i + 1, {DIGITS}) AS INTEGER),
+    CAST(substr(?5, {DIGITS} * i + 1, {DIGITS}) AS INTEGER)
+FROM numbers WHERE true
 ON CONFLICT (account, address) DO UPDATE
 SET shard = excluded.shard, position = excluded.position, failed = 0 WHERE claims.failed > 0
 """
@@ -74,13 +79,14 @@ class SqliteDatabase(Database):
         ((seconds,),) = self.rows("SELECT (julianday('now') - 2440587.5) * 86400.0")
         return float(seconds)
 
-    def claim(self, account: int, addresses: bytes, shard: int) -> int:
-        """Claim requests, 16 bytes each, for a shard, unless another one has them; return how many were won.
+    def claim(self, account: int, addresses: bytes, shards: Numbers, positions: Numbers) -> int:
+        """Claim requests, whose addresses ascend, unless others have them; return how many were won.
 
         One statement over all of them takes a third of the time of one for each.
         """
+        places = digits_of(shards), digits_of(positions)
         with self._cursor() as cursor:
-            cursor.execute(_CLAIM, (len(addresses) // 16, account, addresses, shard))
+            cursor.execute(_CLAIM, (len(shards), account, addresses, *places))
             (won,) = cursor.execute("SELECT changes()").fetchone()
             return int(won)
 

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from claude_pipeline.arrays import give_back
 from claude_pipeline.binding import (
     Identity,
     check_choice,
@@ -45,6 +46,7 @@ from claude_pipeline.sqlite import SqliteDatabase
 FOLDER = ".claude_pipeline"
 READ_BYTES = 1_000_000
 _MAX_READ_ROWS = 65_536
+_GIVE_BACK_BATCHES = 16  # which costs 0.03 µs a row, and keeps 25 MB less
 _PARQUET_BUFFER = 1 << 18
 _LEFT_BEHIND_SECONDS = 2 * 24 * 3600
 
@@ -62,11 +64,11 @@ class Store:
         self._spool = local_folder("spool") if isinstance(path, RemotePath) else path / "spool"
         if isinstance(path, Path):
             self._make(path, has_file=url is None)
-        self.ledger = Ledger(self._open_ledger(path, url, known))
+        self.ledger = Ledger(self._open_ledger(path, url))
 
-    def _open_ledger(self, path: Place, url: str | None, known: Identity | None) -> Database:
+    def _open_ledger(self, path: Place, url: str | None) -> Database:
         if url is not None:
-            return open_on_server(url, str(path.absolute()), known, keep=self._keep)
+            return open_on_server(url, path, keep=self._keep)
         if isinstance(path, RemotePath):
             raise StoreError(
                 f"The store {path} needs a ledger in PostgreSQL, since no object can be one. "
@@ -312,6 +314,9 @@ def read_batches(
         row = int(ends[groups[0]] - sizes[groups[0]])
         rows = rows_within(row_bytes(file, columns))
         wanted = sorted(columns)
-        for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=wanted, use_threads=False):
+        batches = file.iter_batches(batch_size=rows, row_groups=groups, columns=wanted, use_threads=False)
+        for number, batch in enumerate(batches):
             yield row, batch
             row += batch.num_rows
+            if number % _GIVE_BACK_BATCHES == 0:
+                give_back()

@@ -15,10 +15,10 @@ from claude_pipeline.answering import Answered
 from claude_pipeline.arrays import make_array
 from claude_pipeline.derived import Derived, mark_invalid
 from claude_pipeline.joining import join
-from claude_pipeline.planning import Settings
 from claude_pipeline.pricing import LIST_PRICE, PriceList
 from claude_pipeline.records import JobRecord
 from claude_pipeline.results import decode_lines
+from claude_pipeline.settings import Settings
 from claude_pipeline.store import Store
 from claude_pipeline.walking import ANSWER_SCHEMA, LINE_SCHEMA
 

@@ -20,11 +20,12 @@ from claude_pipeline.keywords import named
 from claude_pipeline.leases import LEASE_SECONDS, renewed
 from claude_pipeline.messages import MessagesApi
 from claude_pipeline.pace import Pace
-from claude_pipeline.planning import Limits, Settings, plan
+from claude_pipeline.planning import plan
 from claude_pipeline.prompts import Request
 from claude_pipeline.records import JobRecord, Shard
 from claude_pipeline.sending import traced
 from claude_pipeline.sessions import StorePath
+from claude_pipeline.settings import Limits, Settings
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Source
 from claude_pipeline.store import Store

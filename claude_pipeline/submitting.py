@@ -17,10 +17,10 @@ from claude_pipeline.jobs import Job
 from claude_pipeline.keywords import named
 from claude_pipeline.outputs import check_columns
 from claude_pipeline.parameters import check_params
-from claude_pipeline.planning import Limits, Mode, Settings, check_limits
 from claude_pipeline.retrying import Retry, read_retries
 from claude_pipeline.schemas import read_schema
 from claude_pipeline.sessions import Session, StorePath
+from claude_pipeline.settings import Limits, Mode, Settings, check_limits
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS
 from claude_pipeline.sources import Snapshot, Source, open_table, snapshot
 from claude_pipeline.starting import start

@@ -17,7 +17,7 @@ from typing import Any, Self
 from faultpoints import FaultPoints, OnPoint, strike
 
 import claude_pipeline as cp
-from claude_pipeline import batches, leases, ledger, postgres, pricing, sending, transport
+from claude_pipeline import batches, leases, ledger, planning, postgres, pricing, sending, transport
 
 GRACE_SECONDS = 2.0
 LOOK_SECONDS = 0.005
@@ -70,14 +70,16 @@ def run(
     lease: float = 60.0,
     grace: float = GRACE_SECONDS,
     chunk: int = batches.CHUNK_BYTES,
+    claimed: int = 1,
     poll: float = 0.02,
     does: str = "wait",
     **settings: Any,
 ) -> None:
     """Submit a table, then `wait` for it, or `cancel` and `resume` it, or just `leave` it; and write it; or `recover`.
 
-    All of it is watched, or the canceling and resuming alone.
+    All of it is watched, or the canceling and resuming alone. A transaction claims at least `claimed` requests.
     """
+    planning.CLAIMED_AT_ONCE = claimed
     sending.GRACE_SECONDS, batches.CHUNK_BYTES = grace, chunk
     leases.LEASE_SECONDS = ledger.LEASE_SECONDS = sending.LEASE_SECONDS = lease
     leases.RENEW_SECONDS = lease / 4

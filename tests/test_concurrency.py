@@ -15,6 +15,7 @@ import pytest
 from meddler import Meddler
 
 import claude_pipeline as cp
+from claude_pipeline import planning
 from claude_pipeline.store import Store
 
 PROCESSES = 8
@@ -62,9 +63,10 @@ def assert_each_accepted_once(server, *, distinct):
 
 
 @pytest.mark.usefixtures("each_ledger")
-def test_overlapping_tables_ask_each_request_once(workers, server, tmp_path):
+@pytest.mark.parametrize("claimed", [1, 40, planning.CLAIMED_AT_ONCE])
+def test_overlapping_tables_ask_each_request_once(workers, server, tmp_path, claimed):
     tables = [table(*range(first, first + 100)) for first in range(0, 50 * PROCESSES, 50)]
-    settings = {"max_batch_requests": 25, "max_queued_requests": 100}
+    settings = {"max_batch_requests": 25, "max_queued_requests": 100, "claimed": claimed}
     assert_all_answered(run_all(workers, server, tmp_path, tables, **settings))
     assert_each_accepted_once(server, distinct=50 * (PROCESSES + 1))
 

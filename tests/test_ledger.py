@@ -22,7 +22,7 @@ from claude_pipeline.database import SCHEMA_VERSION
 from claude_pipeline.errors import StoreError
 from claude_pipeline.forms import build_form
 from claude_pipeline.leases import is_dead, new_owner
-from claude_pipeline.planning import Settings
+from claude_pipeline.settings import Settings
 from claude_pipeline.shards import Members
 from claude_pipeline.store import Store
 
@@ -70,8 +70,13 @@ def members(*rows):
     return Members(addresses, np.array(rows, dtype=np.int64))
 
 
+def rows_won(ledger, job, *rows):
+    (won,) = ledger.add_shards(job, [members(*rows)])
+    return won.rows.tolist()
+
+
 def add_shard(ledger, job, *rows):
-    ledger.add_shard(job, members(*rows))
+    ledger.add_shards(job, [members(*rows)])
     return ledger.own_shards(job.job_id)[-1]
 
 
@@ -131,7 +136,7 @@ def test_a_job_that_nobody_added_is_none_and_cannot_move(ledger):
 def test_a_request_is_claimed_once_and_who_loses_learns_where(ledger):
     mine, theirs = add_job(ledger, "job_a"), add_job(ledger, "job_b")
     first = add_shard(ledger, mine, 1, 2, 3)
-    won = ledger.add_shard(theirs, members(2, 4, 3, 5))
+    (won,) = ledger.add_shards(theirs, [members(2, 4, 3, 5)])
     assert won.rows.tolist() == [4, 5]
     (second,) = ledger.own_shards("job_b")
     assert claimants(ledger, mine, 2, 3, 4, 5) == [
@@ -145,7 +150,7 @@ def test_a_request_is_claimed_once_and_who_loses_learns_where(ledger):
 
 def test_a_shard_that_wins_nothing_is_none(ledger):
     add_shard(ledger, add_job(ledger, "job_a"), 1, 2)
-    assert not ledger.add_shard(add_job(ledger, "job_b"), members(2, 1))
+    assert not any(ledger.add_shards(add_job(ledger, "job_b"), [members(2, 1)]))
     assert ledger.own_shards("job_b") == []
     assert ledger.awaited_shards("job_b") == []
 
@@ -153,7 +158,7 @@ def test_a_shard_that_wins_nothing_is_none(ledger):
 def test_accounts_do_not_share_claims(ledger):
     add_shard(ledger, add_job(ledger, "job_a"), 1, 2)
     theirs = add_job(ledger, "job_b", account="another")
-    assert ledger.add_shard(theirs, members(1, 2)).rows.tolist() == [1, 2]
+    assert rows_won(ledger, theirs, 1, 2) == [1, 2]
 
 
 def test_a_request_without_an_answer_is_taken_over_and_leaves_the_tally(ledger):
@@ -161,7 +166,7 @@ def test_a_request_without_an_answer_is_taken_over_and_leaves_the_tally(ledger):
     first = add_shard(ledger, job, 1, 2, 3)
     ledger.fail(first, members(1, 2, 3), {1: "expired"})
     ledger.move(first.shard, ("planned",), state="collected", succeeded=2, expired=1)
-    assert ledger.add_shard(job, members(1, 2)).rows.tolist() == [2]
+    assert rows_won(ledger, job, 1, 2) == [2]
     second = ledger.own_shards(job.job_id)[-1]
     assert claimants(ledger, job, 1, 2, 3) == [(first.shard, 0), (second.shard, 0), (first.shard, 2)]
     assert ledger.shard(first.shard).expired == 0
@@ -172,7 +177,9 @@ def test_a_request_without_an_answer_is_taken_over_and_leaves_the_tally(ledger):
 def test_however_tables_overlap_every_request_has_one_claim_at_its_place(tmp_path_factory, tables):
     ledger = Store(tmp_path_factory.mktemp("ledger"), "sqlite").ledger
     for number, rows in enumerate(filter(None, tables)):
-        ledger.add_shard(add_job(ledger, f"job_{number}"), members(*sorted(rows)))
+        shards = [members(*sorted(rows)[at : at + 4]) for at in range(0, len(rows), 4)]
+        won = ledger.add_shards(add_job(ledger, f"job_{number}"), shards)
+        assert [len(some) for some in won if some] == [s.requests for s in ledger.own_shards(f"job_{number}")]
     for row in {row for rows in tables for row in rows}:
         account = ledger.account("sandbox")
         ((address, claim),) = ledger.claims(account, members(row).split()).items()

@@ -106,7 +106,7 @@ class LedgerBesideItsModel(RuleBasedStateMachine):
         record = ledger.job(job_id)
         assert record is not None
         with ledger.transaction():
-            won = ledger.add_shard(record, members(rows)).rows.tolist()
+            won = [row for some in ledger.add_shards(record, [members(rows)]) for row in some.rows.tolist()]
             lost = [row for row in rows if row not in won]
             ledger.wait_for(job_id, {claim.shard for claim in ledger.claims(job.account, map(address, lost)).values()})
         free = [row for row in rows if self.claims.get((job.account, row), (0, 1))[1]]

@@ -22,8 +22,8 @@ import claude_pipeline as cp
 from claude_pipeline.cli import main
 from claude_pipeline.dagster import ClaudeResource, build_batch_defs
 from claude_pipeline.leases import new_owner
-from claude_pipeline.planning import Limits
 from claude_pipeline.postgres import check_url, place_of, without_password
+from claude_pipeline.settings import Limits
 from claude_pipeline.store import Store
 
 ASKED = {"prompt_column": "text", "model": "claude-haiku-4-5", "max_tokens": 16}

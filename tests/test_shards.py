@@ -2,13 +2,14 @@
 
 import io
 import json
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_pipeline.prompts import Request
-from claude_pipeline.shards import ShardBuilder, write_body
+from claude_pipeline.shards import Members, cut, largest_request, write_body
 
 SIZES = st.lists(st.integers(0, 300), max_size=40)
 
@@ -17,16 +18,15 @@ def make_requests(sizes):
     return [Request(row.to_bytes(16), b'{"x":"', b"." * size + b'"}') for row, size in enumerate(sizes)]
 
 
-def gather(requests, builder):
-    """Fill shards as a planner does; yield the rows and the counted size of each."""
-    for row, request in enumerate(requests):
-        if request.size > builder.largest:
-            continue
-        if not builder.add(request.address, row, size=request.size):
-            yield builder.body_bytes, builder.take()
-            assert builder.add(request.address, row, size=request.size)
-    if builder.rows:
-        yield builder.body_bytes, builder.take()
+def gather(requests, **limits):
+    """Cut requests as a planner does; list those of each shard."""
+    ends = cut(np.array([request.size for request in requests], dtype=np.int64), **limits)
+    return [requests[start:stop] for start, stop in pairwise(ends)]
+
+
+def make_members(requests, *, step=1):
+    rows = np.arange(len(requests), dtype=np.int64) * step
+    return Members(b"".join(request.address for request in requests), rows)
 
 
 def write(requests):
@@ -35,17 +35,20 @@ def write(requests):
     return size, file.getvalue()
 
 
-@given(SIZES, st.integers(1, 12), st.integers(60, 2_000))
-def test_no_shard_exceeds_its_limits_and_every_size_is_exact(sizes, max_requests, max_bytes):
-    requests = make_requests(sizes)
-    taken = []
-    for body_bytes, members in gather(requests, ShardBuilder(max_requests=max_requests, max_bytes=max_bytes)):
-        size, body = write([requests[row] for row in members.rows])
-        assert size == len(body) == body_bytes <= max_bytes
-        assert 1 <= len(members) <= max_requests
-        taken += members.rows.tolist()
-    too_large = {row for row, request in enumerate(requests) if len(write([request])[1]) > max_bytes}
-    assert taken == [row for row in range(len(requests)) if row not in too_large]
+@given(SIZES, st.integers(1, 12), st.integers(60, 2_000), st.booleans())
+def test_no_shard_exceeds_its_limits_and_none_could_take_the_next_request(sizes, max_requests, max_bytes, first):
+    every = make_requests(sizes)
+    requests = [request for request in every if request.size <= largest_request(max_bytes)]
+    assert requests == [request for request in every if write([request])[0] <= max_bytes]
+    shards = gather(requests, max_requests=max_requests, max_bytes=max_bytes, first=first)
+    assert [request for shard in shards for request in shard] == requests
+    for number, shard in enumerate(shards):
+        limit = 1 if first and not number else max_requests
+        size, body = write(shard)
+        assert size == len(body) <= max_bytes
+        assert 1 <= len(shard) <= limit
+        if number + 1 < len(shards):
+            assert len(shard) == limit or write([*shard, shards[number + 1][0]])[0] > max_bytes
 
 
 @given(SIZES)
@@ -61,34 +64,12 @@ def test_a_body_larger_than_what_is_written_at_once_counts_every_byte():
     assert size == len(body) > 3_500_000
 
 
-@given(SIZES)
-def test_members_keep_the_order_and_the_rows_of_their_requests(sizes):
-    requests = make_requests(sizes)
-    builder = ShardBuilder()
-    for row, request in enumerate(requests):
-        builder.add(request.address, row * 3, size=request.size)
-    members = builder.take()
-    assert members.split() == [request.address for request in requests]
-    assert members.rows.tolist() == [row * 3 for row in range(len(requests))]
-    assert not builder.rows
-
-
 @given(SIZES.filter(len), st.data())
 def test_picking_members_keeps_addresses_and_rows_together(sizes, data):
-    builder = ShardBuilder()
-    for row, request in enumerate(make_requests(sizes)):
-        builder.add(request.address, row, size=request.size)
-    members = builder.take()
+    requests = make_requests(sizes)
+    members = make_members(requests, step=3)
+    assert members.split() == [request.address for request in requests]
     positions = sorted(data.draw(st.sets(st.integers(0, len(sizes) - 1))))
     picked = members.pick(positions)
     assert picked.split() == [members.address(position) for position in positions]
     assert np.array_equal(picked.rows, members.rows[positions])
-
-
-def test_a_builder_knows_the_requests_it_holds_until_they_are_taken():
-    (request,) = make_requests([3])
-    builder = ShardBuilder()
-    builder.add(request.address, 0, size=request.size)
-    assert request.address in builder.rows
-    builder.take()
-    assert request.address not in builder.rows
