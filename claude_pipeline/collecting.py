@@ -160,6 +160,7 @@ def write_results(path: Path, file: BinaryIO, spool: Spool, outcome: Outcome, *,
             outcome.add(first, decoded)
             first += decoded.batch.num_rows
             give_back()
+    give_back(every=True)
 
 
 def _check_counts(batch: Batch, members: Members, outcome: Outcome) -> None:
