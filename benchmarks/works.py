@@ -58,10 +58,11 @@ class Work:
     suffix: str = ".parquet"
 
     def groups(self, inputs: Inputs, rows: Sequence[int]) -> Iterator[list[Cell]]:
-        """Yield the cells of each size."""
-        for size in rows or self.sizes:
-            able = [each for name, each in CONTESTANTS.items() if name in self.who and size <= each.most_rows]
-            yield [Cell(self.name, each.name, size, partial(self._measure, inputs, each, size)) for each in able]
+        """Yield the one group: sizes take turns as well, since what a row costs is seen between them."""
+        able = [each for name, each in CONTESTANTS.items() if name in self.who]
+        sizes = rows or self.sizes
+        pairs = [(each, size) for size in sizes for each in able if size <= each.most_rows]
+        yield [Cell(self.name, each.name, size, partial(self._measure, inputs, each, size)) for each, size in pairs]
 
     def _measure(self, inputs: Inputs, contestant: Contestant, rows: int) -> list[Measurement]:
         source = inputs.table(rows, copies=self.copies, suffix=self.suffix)

@@ -140,7 +140,7 @@ class Foreign:
             claims = self._store.ledger.claims_on(self._job.account, addresses[others])
             shards[others], positions[others] = claims.shards, claims.positions
             is_collected = self._which(claims.shards, lambda shard: shard.state == "collected")
-            is_answered[others] = is_collected & claims.hold
+            is_answered[others] = is_collected & claims.stand
         return Located(rows, addresses, shards, positions, is_answered)
 
     def _which(self, shards: npt.NDArray[np.int64], are: Callable[[Shard], bool]) -> npt.NDArray[np.bool_]:

@@ -81,15 +81,12 @@ class Ledger(Books):
                 pairs = zip(shards, planned, strict=True)
                 planned = [self._keep_won(job.account, shard, members) for shard, members in pairs]
             for shard, members in zip(shards, planned, strict=True):
-                self._wait_for_own(job, shard, members)
+                if not members:
+                    self._delete_shard(shard)
+                    continue
+                self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
+                tell("batch.planned", job_id=job.job_id, shard=shard, requests=len(members))
         return [*planned]
-
-    def _wait_for_own(self, job: JobRecord, shard: int, members: Members) -> None:
-        if members:
-            self._database.run("INSERT INTO job_shards VALUES (?, ?)", (job.job_id, shard))
-            tell("batch.planned", job_id=job.job_id, shard=shard, requests=len(members))
-        else:
-            self._delete_shard(shard)
 
     def _claim(self, account: int, shards: Sequence[int], planned: Sequence[Members]) -> int:
         """Claim the requests of shards, unless others have them; return how many were won."""

@@ -163,7 +163,7 @@ class _Planner:
     def _unclaimed(self, requests: _Requests) -> _Requests:
         """Leave the requests that somebody claims already to whoever does."""
         claims = self._look_up(requests.addresses)
-        held = claims.hold
+        held = claims.stand
         own = held & np.isin(claims.shards, list(self._own))
         asked = own & np.isin(claims.shards, list(self._now)) & np.isin(requests.rows, self._asked)
         self.counts["requests"] += int(np.count_nonzero(asked))
@@ -189,7 +189,7 @@ class _Planner:
         """Look up claims, and wait for the shards of others that hold some."""
         with self._ledger.transaction():
             claims = self._ledger.claims_on(self._job.account, addresses)
-            others = set(np.unique(claims.shards[claims.hold]).tolist()) - self._own
+            others = set(np.unique(claims.shards[claims.stand]).tolist()) - self._own
             shards = [self._ledger.shard(shard) for shard in others]
             if self._streams:  # nobody is kept waiting for a batch who wants answers now
                 shards = [shard for shard in shards if shard.state == "collected"]

@@ -58,10 +58,10 @@ class Claims(NamedTuple):
     failed: npt.NDArray[np.int64]
 
     @property
-    def hold(self) -> Flags:
-        """Which requests have an answer, or may still get one."""
-        hold: Flags = (self.shards >= 0) & (self.failed == 0)
-        return hold
+    def stand(self) -> Flags:
+        """Which claims there are that have an answer, or may still get one."""
+        stand: Flags = (self.shards >= 0) & (self.failed == 0)
+        return stand
 
     def pick(self, which: Flags) -> "Claims":
         """Keep some of them."""

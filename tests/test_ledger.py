@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from claude_pipeline import ledger as ledger_module
 from claude_pipeline.database import SCHEMA_VERSION
 from claude_pipeline.errors import StoreError
 from claude_pipeline.forms import build_form
@@ -146,6 +147,28 @@ def test_a_request_is_claimed_once_and_who_loses_learns_where(ledger):
         (second.shard, 1),
     ]
     assert second.requests == len(ledger.members(second.shard)) == 2
+
+
+def test_shards_are_claimed_together_and_each_request_has_its_own_place(ledger):
+    job = add_job(ledger)
+    add_shard(ledger, add_job(ledger, "job_b"), 4)
+    won = ledger.add_shards(job, [members(5, 1), members(4), members(3, 4, 2)])
+    assert [some.rows.tolist() for some in won] == [[5, 1], [], [3, 2]]
+    first, second = (shard.shard for shard in ledger.own_shards(job.job_id))
+    assert claimants(ledger, job, 5, 1, 3, 2) == [(first, 0), (first, 1), (second, 0), (second, 1)]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_claims_are_looked_up_in_any_order_and_as_often_as_asked(ledger, monkeypatch, at_once):
+    monkeypatch.setattr(ledger_module, "_LOOK_UP", at_once)
+    job = add_job(ledger)
+    shard = add_shard(ledger, job, 3, 1, 2)
+    ledger.fail(shard, members(3, 1, 2), {1: "expired"})
+    claims = ledger.claims_on(job.account, members(2, 9, 1, 3, 2).as_array())
+    here = shard.shard
+    assert claims.shards.tolist() == [here, -1, here, here, here]
+    assert claims.positions.tolist() == [2, -1, 1, 0, 2]
+    assert claims.stand.tolist() == [True, False, False, True, True]
 
 
 def test_a_shard_that_wins_nothing_is_none(ledger):
