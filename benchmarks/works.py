@@ -94,14 +94,15 @@ class Rerun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """The whole command on one row, beside the loop."""
+    """The whole command on one row, beside the loop and the imports."""
 
     name: str = "start"
 
-    def groups(self, inputs: Inputs, _rows: Sequence[int]) -> Iterator[list[Cell]]:
+    def groups(self, inputs: Inputs, rows: Sequence[int]) -> Iterator[list[Cell]]:
         """Yield the one group."""
-        loop = Work(name="start", sizes=[1], who=[LOOP.name])
-        yield [Cell("start", "ours", 1, partial(self._measure, inputs)), *next(loop.groups(inputs, []))]
+        loop, imports = Work(name="start", sizes=[1], who=[LOOP.name]), Import()
+        ours = Cell("start", "ours", 1, partial(self._measure, inputs))
+        yield [ours, *next(loop.groups(inputs, [])), *next(imports.groups(inputs, rows))]
 
     def _measure(self, inputs: Inputs) -> list[Measurement]:
         source = inputs.table(1)
