@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+
 
 def make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Make an array of numbers, text or bytes out of Python values and None."""

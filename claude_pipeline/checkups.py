@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from claude_pipeline.advancing import Advance, count_unanswered
 from claude_pipeline.collecting import fetch_again, record_lost
-from claude_pipeline.database import SCHEMA_VERSION
 from claude_pipeline.display import plural, usd
 from claude_pipeline.errors import PipelineError, StoreError
 from claude_pipeline.examining import Broken, all_shards, broken_results, examine, lost, places_of
 from claude_pipeline.findings import AREAS, Checkup, Finding
 from claude_pipeline.inspecting import View
+from claude_pipeline.migrations import SCHEMA_VERSION
 from claude_pipeline.records import ENDED_JOBS, JobRecord
 from claude_pipeline.recovery import Recovering, kept_batches
 from claude_pipeline.sessions import Session, StorePath, existing_store

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from claude_pipeline.arrays import bool_array
+from claude_pipeline.arrays import Flags, bool_array
 from claude_pipeline.choosing import Positions
 from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write_rows
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 Which = Literal["failed", "truncated"]
 _TOLD_BY = ("result_type", "error_type", "stop_reason")
-_Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +70,24 @@ def pick(store: Store, job: JobRecord, which: Which) -> Picked:
     return Picked(np.concatenate(positions), pa.Table.from_batches(found, schema), prefix)
 
 
-def _has_failed(told: pa.RecordBatch, job: JobRecord) -> _Flags:
+def _has_failed(told: pa.RecordBatch, job: JobRecord) -> Flags:
     """Tell which rows have no answer; before the end, which will get none as things stand."""
     result, error, _ = (column.to_pylist() for column in told.columns)
     without = ~_are(result, "succeeded") & ~_are(error, "missing_prompt")
     return without if job.state == "ended" else without & ~(_are(result, None) & _are(error, None))
 
 
-def _is_truncated(told: pa.RecordBatch, _job: JobRecord) -> _Flags:
+def _is_truncated(told: pa.RecordBatch, _job: JobRecord) -> Flags:
     return _are(told.columns[2].to_pylist(), "max_tokens")
 
 
-_MARKS: dict[Which, Callable[[pa.RecordBatch, JobRecord], _Flags]] = {
+_MARKS: dict[Which, Callable[[pa.RecordBatch, JobRecord], Flags]] = {
     "failed": _has_failed,
     "truncated": _is_truncated,
 }
 
 
-def _are(cells: Sequence[str | None], value: str | None) -> _Flags:
+def _are(cells: Sequence[str | None], value: str | None) -> Flags:
     return np.array([cell == value for cell in cells], dtype=bool)
 
 

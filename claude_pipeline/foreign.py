@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from claude_pipeline.arrays import int64_array, make_record_batch, to_bools, to_int64
+from claude_pipeline.arrays import Flags, Numbers, int64_array, make_record_batch, to_bools, to_int64
 from claude_pipeline.files import reading
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import Claims, JobRecord, Shard
@@ -99,9 +99,9 @@ class Located(NamedTuple):
 
     rows: Rows
     addresses: npt.NDArray[np.bytes_]
-    shards: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
-    is_answered: npt.NDArray[np.bool_]
+    shards: Numbers
+    positions: Numbers
+    is_answered: Flags
 
 
 class Foreign:
@@ -143,7 +143,7 @@ class Foreign:
             is_answered[others] = is_collected & claims.stand
         return Located(rows, addresses, shards, positions, is_answered)
 
-    def _which(self, shards: npt.NDArray[np.int64], are: Callable[[Shard], bool]) -> npt.NDArray[np.bool_]:
+    def _which(self, shards: Numbers, are: Callable[[Shard], bool]) -> Flags:
         """Tell which of these shards are so; nobody's is not."""
         named = [shard for shard in np.unique(shards).tolist() if shard >= 0]
         return np.isin(shards, [shard for shard in named if are(self._store.ledger.shard(shard))])
@@ -154,7 +154,7 @@ def _addresses(column: pa.Array) -> npt.NDArray[np.bytes_]:
     return every[column.offset : column.offset + len(column)]
 
 
-def _noted(some: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
+def _noted(some: pa.RecordBatch, name: str) -> Numbers:
     """Return what was noted of rows; -1 where nothing was, as in files of earlier versions."""
     if name not in some.schema.names or some.column(name).null_count == some.num_rows:
         return np.full(some.num_rows, -1, dtype=np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from claude_pipeline.arrays import give_back
+from claude_pipeline.arrays import Flags, Numbers, give_back
 from claude_pipeline.foreign import ForeignRows, write_foreign
 from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
@@ -84,9 +84,9 @@ class _Requests(NamedTuple):
 
     rows: Rows
     addresses: npt.NDArray[np.bytes_]
-    sizes: npt.NDArray[np.int64]
+    sizes: Numbers
 
-    def pick(self, which: npt.NDArray[np.bool_] | slice) -> "_Requests":
+    def pick(self, which: Flags | slice) -> "_Requests":
         """Keep some of them."""
         return _Requests(self.rows[which], self.addresses[which], self.sizes[which])
 

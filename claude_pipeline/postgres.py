@@ -8,7 +8,8 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, Numbers, Parameters, digits_of
+from claude_pipeline.arrays import Numbers
+from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, Parameters, digits_of
 from claude_pipeline.errors import StoreError
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
+from claude_pipeline.arrays import Flags, Numbers
 from claude_pipeline.status import JobState
 
 ShardState = Literal[
@@ -33,8 +32,6 @@ OPEN_JOBS: tuple[JobState, ...] = ("planning", "in_progress", "canceling")
 ENDED_JOBS: tuple[JobState, ...] = ("ended",)
 WANTING_JOBS: tuple[JobState, ...] = ("planning", "in_progress")
 
-Flags = npt.NDArray[np.bool_]
-
 # How often a row is asked again whose answer was cut off or does not fit.
 MAX_AGAIN = 2
 
@@ -53,9 +50,9 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 class Claims(NamedTuple):
     """Who claims each of some requests: as `Claim`, but in columns; -1 where nobody does."""
 
-    shards: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
-    failed: npt.NDArray[np.int64]
+    shards: Numbers
+    positions: Numbers
+    failed: Numbers
 
     @property
     def stand(self) -> Flags:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from claude_pipeline.advancing import Advance
+from claude_pipeline.arrays import Flags
 from claude_pipeline.batches import BatchesApi
 from claude_pipeline.binding import SQLITE
 from claude_pipeline.collecting import collect
@@ -24,7 +25,7 @@ from claude_pipeline.places import Place
 from claude_pipeline.records import BEING_SENT, PLANNED, Shard
 from claude_pipeline.recovered import RecoveredBatch, Recovery
 from claude_pipeline.refusals import UNAUTHORIZED
-from claude_pipeline.regaining import Flags, Lines, Read, fetch_lines, job_of, keep_input, record, write_lines
+from claude_pipeline.regaining import Lines, Read, fetch_lines, job_of, keep_input, record, write_lines
 from claude_pipeline.sessions import Session, StorePath, existing_store
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.transport import check_base_url, make_client

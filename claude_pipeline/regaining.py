@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from claude_pipeline.arrays import int64_array
+from claude_pipeline.arrays import Flags, int64_array
 from claude_pipeline.batches import BatchesApi
 from claude_pipeline.collecting import FETCHES, prices_of, write_results
 from claude_pipeline.display import plural
@@ -34,8 +34,6 @@ NAME: Final = "recovered"
 _TELLING_UUIDS = 4  # so many ids of ours that look like UUIDs by chance are one in 17 million
 _UNKNOWN_FORM = RequestForm(header=b"", betas=(), salt_column=None, parts=(b"",))
 _LINE_FIELD = pa.field("line", pa.int64())
-
-Flags = npt.NDArray[np.bool_]
 
 
 class _Result(msgspec.Struct, gc=False):

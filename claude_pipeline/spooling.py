@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from claude_pipeline.arrays import Flags, Numbers
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.shards import ADDRESS, Members, address_of
@@ -36,14 +37,13 @@ class _Address(msgspec.Struct, gc=False):
 _decode_address = msgspec.json.Decoder(_Address).decode
 
 _Bytes = npt.NDArray[np.uint8]
-_Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Spool:
     """Where each request's line lies in a spooled results file, in the shard's order."""
 
-    offsets: npt.NDArray[np.int64]
+    offsets: Numbers
     lengths: npt.NDArray[np.int32]
 
     @property
@@ -116,7 +116,7 @@ class _Spooling:
         placed = places >= 0
         self._place(places[placed], offset + starts[placed], (ends - starts)[placed])
 
-    def _find(self, addresses: npt.NDArray[np.bytes_]) -> _Places:
+    def _find(self, addresses: npt.NDArray[np.bytes_]) -> Numbers:
         """Return the places of requests; what is none of them has none."""
         if not len(self._order):
             return np.full(len(addresses), _UNPLACED["unknown"])
@@ -135,7 +135,7 @@ class _Spooling:
             return _UNPLACED["unknown"]
         return int(self._find(np.frombuffer(address, dtype=ADDRESS))[0])
 
-    def _place(self, places: _Places, offsets: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+    def _place(self, places: Numbers, offsets: Numbers, lengths: Numbers) -> None:
         """Take the first line for each place."""
         some, firsts = np.unique(places, return_index=True)
         new = self.spool.lengths[some] == 0
@@ -155,9 +155,7 @@ class _Spooling:
         raise ResultsError(message, strangers=faults["unknown"], missing=lacking)
 
 
-def _read_addresses(
-    text: _Bytes, starts: _Places, ends: _Places
-) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bool_]]:
+def _read_addresses(text: _Bytes, starts: Numbers, ends: Numbers) -> tuple[npt.NDArray[np.bytes_], Flags]:
     """Return the addresses of the lines that begin as usual, and which do."""
     usual = ends - starts >= len(_HEAD)
     heads = text[starts[usual][:, np.newaxis] + _HEAD]

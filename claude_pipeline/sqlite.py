@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, Numbers, digits_of
+from claude_pipeline.arrays import Numbers
+from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, digits_of
 from claude_pipeline.errors import StoreError
 
 # The numbers from 0 to before ?1, at most 2^24; counting by recursion takes more than twice as long.

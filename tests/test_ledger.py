@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_pipeline import ledger as ledger_module
-from claude_pipeline.database import SCHEMA_VERSION
 from claude_pipeline.errors import StoreError
 from claude_pipeline.forms import build_form
 from claude_pipeline.leases import is_dead, new_owner
+from claude_pipeline.migrations import SCHEMA_VERSION
 from claude_pipeline.settings import Settings
 from claude_pipeline.shards import Members
 from claude_pipeline.store import Store

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import claude_pipeline as cp
-from claude_pipeline.database import SCHEMA_VERSION
+from claude_pipeline.migrations import SCHEMA_VERSION
 
 STORES = Path(__file__).with_name("golden") / "stores"
 EARLIER = range(1, SCHEMA_VERSION)
