@@ -11,9 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import numpy as np
-
-from claude_pipeline.arrays import Numbers
 from claude_pipeline.errors import StoreError
 from claude_pipeline.migrations import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
@@ -43,10 +40,10 @@ class Database(ABC):
         """Return the database's clock: seconds since the epoch."""
 
     @abstractmethod
-    def claim(self, account: int, addresses: bytes, shards: Numbers, positions: Numbers) -> int:
+    def claim(self, account: int, addresses: bytes, shards: bytes, positions: bytes) -> int:
         """Claim requests, whose addresses ascend, 16 bytes each, unless others have them; return how many were won.
 
-        For each: the shard that is to have it, and its position there.
+        For each, in ten digits: the shard that is to have it, and its position there.
         """
 
     @abstractmethod
@@ -147,14 +144,6 @@ class Database(ABC):
         for statement in script.split(";\n"):
             if statement.strip():
                 self.run(statement)
-
-
-def digits_of(numbers: Numbers) -> bytes:
-    """Write numbers as ten digits each, which is how many of them become one parameter."""
-    digits = np.empty((len(numbers), DIGITS), dtype=np.uint8)
-    for place in range(DIGITS):
-        digits[:, place] = numbers // 10 ** (DIGITS - 1 - place) % 10 + ord("0")
-    return digits.tobytes()
 
 
 def assignments(changes: Mapping[str, Any]) -> str:

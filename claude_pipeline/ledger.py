@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from claude_pipeline.arrays import Numbers
 from claude_pipeline.books import Books
+from claude_pipeline.database import DIGITS
 from claude_pipeline.leases import LEASE_SECONDS, is_dead
 from claude_pipeline.logs import tell
 from claude_pipeline.records import (
@@ -94,7 +96,8 @@ class Ledger(Books):
         order = np.argsort(addresses)
         numbers = np.repeat(shards, [len(members) for members in planned])
         positions = np.concatenate([np.arange(len(members)) for members in planned])
-        return self._database.claim(account, addresses[order].tobytes(), numbers[order], positions[order])
+        digits = _digits(numbers[order]), _digits(positions[order])
+        return self._database.claim(account, addresses[order].tobytes(), *digits)
 
     def add_collected(
         self, job: JobRecord, members: Members, *, answered: int, collected_at: float, **changes: object
@@ -305,3 +308,11 @@ def _is_as_seen(seen: Shard, current: Shard) -> bool:
     """Tell whether a shard was neither moved, refused nor halved since it was looked at."""
     looked_at = (seen.state, seen.refusals, seen.requests)
     return looked_at == (current.state, current.refusals, current.requests)
+
+
+def _digits(numbers: Numbers) -> bytes:
+    """Write numbers as ten digits each, which is how many of them become one parameter."""
+    digits = np.empty((len(numbers), DIGITS), dtype=np.uint8)
+    for place in range(DIGITS):
+        digits[:, place] = numbers // 10 ** (DIGITS - 1 - place) % 10 + ord("0")
+    return digits.tobytes()

@@ -8,8 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from claude_pipeline.arrays import Numbers
-from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, Parameters, digits_of
+from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, Parameters
 from claude_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -261,11 +260,10 @@ class PostgresDatabase(Database):
         ((seconds,),) = self.rows("SELECT extract(epoch FROM clock_timestamp())::double precision")
         return float(seconds)
 
-    def claim(self, account: int, addresses: bytes, shards: Numbers, positions: Numbers) -> int:
+    def claim(self, account: int, addresses: bytes, shards: bytes, positions: bytes) -> int:
         """Claim requests, whose addresses ascend, unless others have them; return how many were won."""
-        given = (addresses, digits_of(shards), digits_of(positions))
         with self._cursor() as cursor:
-            return cursor.execute(_CLAIM, (account, *given, len(shards) - 1)).rowcount
+            return cursor.execute(_CLAIM, (account, addresses, shards, positions, len(addresses) // 16 - 1)).rowcount
 
     def find_claims(self, account: int, addresses: bytes) -> list[tuple[int, int, int, int]]:
         """Return the claims on some requests, whose addresses ascend."""

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from claude_pipeline.arrays import Numbers
-from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database, digits_of
+from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database
 from claude_pipeline.errors import StoreError
 
 # The numbers from 0 to before ?1, at most 2^24; counting by recursion takes more than twice as long.
@@ -80,14 +79,13 @@ class SqliteDatabase(Database):
         ((seconds,),) = self.rows("SELECT (julianday('now') - 2440587.5) * 86400.0")
         return float(seconds)
 
-    def claim(self, account: int, addresses: bytes, shards: Numbers, positions: Numbers) -> int:
+    def claim(self, account: int, addresses: bytes, shards: bytes, positions: bytes) -> int:
         """Claim requests, whose addresses ascend, unless others have them; return how many were won.
 
         One statement over all of them takes a third of the time of one for each.
         """
-        places = digits_of(shards), digits_of(positions)
         with self._cursor() as cursor:
-            cursor.execute(_CLAIM, (len(shards), account, addresses, *places))
+            cursor.execute(_CLAIM, (len(addresses) // 16, account, addresses, shards, positions))
             (won,) = cursor.execute("SELECT changes()").fetchone()
             return int(won)
 

@@ -29,7 +29,7 @@ HELP = """
 import sys
 from claude_pipeline.cli import main
 main(["run", "--help"], standalone_mode=False)
-print(*sorted({"anthropic", "pandas", "pyarrow", "starlette"} & set(sys.modules)), "loaded")
+print(*sorted({"anthropic", "numpy", "pandas", "pyarrow", "starlette"} & set(sys.modules)), "loaded")
 """
 
 
