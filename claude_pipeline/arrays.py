@@ -18,9 +18,10 @@ Numbers = npt.NDArray[np.int64]
 
 def make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Make an array of numbers, text or bytes out of Python values and None."""
-    if values and values.count(None) == len(values):
+    nulls = values.count(None)
+    if values and nulls == len(values):
         return pa.nulls(len(values), kind)
-    bits = _validity(values) if None in values else None
+    bits = _validity(values) if nulls else None
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         filled = [value or 0 for value in values] if bits else values
         numbers = np.fromiter(filled, dtype=kind.to_pandas_dtype(), count=len(values))

@@ -1,6 +1,6 @@
 """A shard's requests once more, checked against what was claimed, and the body of the create call that they make."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from gzip import GzipFile
 from itertools import chain
@@ -12,7 +12,7 @@ import pyarrow as pa
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.errors import StoreError
 from claude_pipeline.logs import tell
-from claude_pipeline.prompts import Request
+from claude_pipeline.prompts import Request, Requests
 from claude_pipeline.records import Shard
 from claude_pipeline.retrying import forms_of
 from claude_pipeline.settings import Settings
@@ -21,9 +21,10 @@ from claude_pipeline.store import Store, read_batches
 from claude_pipeline.transport import Encoding
 from claude_pipeline.values import Unsendable
 
-CHANGED_FILES = (
+CHANGED = Unsendable(
+    "changed_input",
     "A file that the row names was changed after the job was planned, so the row was not sent. "
-    "Submit again to ask with the file as it is."
+    "Submit again to ask with the file as it is.",
 )
 _LEVEL = 6
 
@@ -49,12 +50,13 @@ def write_shard(store: Store, shard: Shard, settings: Settings, file: BinaryIO, 
     """
     changed: list[int] = []
 
-    def unchanged() -> Iterator[Request]:
-        for position, request in enumerate(shard_requests(store, shard, settings)):
-            if request is None:
-                changed.append(position)
-            else:
-                yield request
+    def unchanged() -> Iterator[Requests]:
+        first = 0
+        for requests in _render(store, shard, settings):
+            changed.extend(first + place for place in requests.refused)
+            first += len(requests)
+            if not changed:
+                yield requests
 
     with GzipFile(fileobj=file, mode="wb", compresslevel=_LEVEL) if encoding else nullcontext(file) as body:
         write_body(unchanged(), body)
@@ -63,27 +65,50 @@ def write_shard(store: Store, shard: Shard, settings: Settings, file: BinaryIO, 
     return file.tell()
 
 
-def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[Request | None]:
-    """Render a shard's requests once more, in its order; None where a file that the row names was changed.
+def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[Request | Unsendable]:
+    """Render a shard's requests once more, in its order; `CHANGED` where a file that the row names was.
 
     Raises:
         StoreError: The stored input no longer gives the same requests.
     """
+    return chain.from_iterable(_render(store, shard, settings))
+
+
+def _render(store: Store, shard: Shard, settings: Settings) -> Iterator[Requests]:
     members, path = store.ledger.members(shard.shard), store.input_path(shard.job_id)
     form, forms = settings.form, forms_of(settings.form, shard.asking)
     between = (int(members.rows[0]), int(members.rows[-1]))
     batches = (_pick(batch, at, members) for at, batch in read_batches(path, form.columns, between=between))
-    rendered = chain.from_iterable(zip(*(form.render(batch) for form in forms), strict=True) for batch in batches)
-    count = 0
-    for count, (requests, address) in enumerate(zip(rendered, members.split(), strict=False), 1):  # noqa: B007
-        if request := _find(requests, address):
-            yield request
-        elif form.reads_files:
-            yield None
-        else:
+    first = 0
+    for piece in chain.from_iterable(map(form.pieces, batches)):
+        requests = _as_claimed([form.fill(piece) for form in forms], members.slice(first, first + piece.num_rows))
+        if requests.refused and not form.reads_files:
             raise _changed_input(store, shard)
-    if count < len(members):
+        yield requests
+        first += len(requests)
+    if first < len(members):
         raise _changed_input(store, shard)
+
+
+def _as_claimed(alternatives: Sequence[Requests], members: Members) -> Requests:
+    """Choose what was claimed from what rows may ask, which is the same for nearly all of them."""
+    for requests in alternatives:
+        if b"".join(requests.addresses) == members.addresses:
+            return requests
+    addresses = members.split()
+    rows = zip(*alternatives, strict=True)
+    found = [_find(requests, address) for requests, address in zip(rows, addresses, strict=True)]
+    tails = [b"" if isinstance(request, Unsendable) else request.params for request in found]
+    refused = {place: request for place, request in enumerate(found) if isinstance(request, Unsendable)}
+    addresses = [address if tail else b"" for address, tail in zip(addresses, tails, strict=True)]
+    return Requests(b"", tails, addresses, refused)
+
+
+def _find(requests: Iterable[Request | Unsendable], address: bytes) -> Request | Unsendable:
+    for request in requests:
+        if isinstance(request, Request) and request.address == address:
+            return request
+    return CHANGED
 
 
 def uploading(chunks: Iterable[bytes], shard: Shard, *, size: int) -> Iterator[bytes]:
@@ -94,13 +119,6 @@ def uploading(chunks: Iterable[bytes], shard: Shard, *, size: int) -> Iterator[b
         sent += len(chunk)
         told = {"requests": shard.requests, "sent": sent, "bytes": size}
         tell("batch.uploading", job_id=shard.job_id, shard=shard.shard, **told)
-
-
-def _find(requests: Iterable[Request | Unsendable], address: bytes) -> Request | None:
-    for request in requests:
-        if isinstance(request, Request) and request.address == address:
-            return request
-    return None
 
 
 def _changed_input(store: Store, shard: Shard) -> StoreError:

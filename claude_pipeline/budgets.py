@@ -18,6 +18,7 @@ from claude_pipeline.books import PERIODS, Per
 from claude_pipeline.display import usd
 from claude_pipeline.measuring import Scales, weigh
 from claude_pipeline.pricing import BATCH_DISCOUNT, LIST_PRICE, PRICES_FILE, PriceList
+from claude_pipeline.prompts import Request
 from claude_pipeline.records import ENDED, PLANNED, QUEUED, STREAMING, Shard
 from claude_pipeline.settings import Settings
 from claude_pipeline.store import Store
@@ -240,7 +241,7 @@ def _worst_costs(store: Store, shard: Shard) -> npt.NDArray[np.float64]:
     measure = weigh if shard.asking else Scales(settings.form).weigh  # limits differ among those that are asked again
     costs = []
     for request in shard_requests(store, shard, settings):
-        weight = measure(request.params) if request else None
+        weight = measure(request.params) if isinstance(request, Request) else None
         cost = weight.worst_case_usd(prices) if weight else 0.0
         if cost is None:
             raise OverBudgetError(

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +15,7 @@ from claude_pipeline.calibrating import Floats
 from claude_pipeline.errors import InputError
 from claude_pipeline.measuring import Scales, Weight
 from claude_pipeline.prompts import Request, RequestForm
-from claude_pipeline.shards import too_large, write_body
+from claude_pipeline.shards import body_bytes, cut, largest_request, too_large
 from claude_pipeline.status import Refusal
 from claude_pipeline.tables import Table
 from claude_pipeline.unsent import Unsent, name_row
@@ -38,14 +38,6 @@ WEIGHT = np.dtype(
 )
 _PORTION_BYTES = 8_000_000
 _PORTION_ROWS = 65_536
-
-
-def _size_of_body(requests: int) -> int:
-    return write_body([Request(bytes(16), b"", b"")] * requests, BytesIO())
-
-
-_WRAPPING_BYTES = _size_of_body(2) - _size_of_body(1)
-_FRAME_BYTES = _size_of_body(1) - _WRAPPING_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +135,7 @@ class _Walk:
         for row, request in enumerate(self._form.render(batch), first):
             if isinstance(request, Unsendable):
                 self._refuse(request, name_row(batch, row, first=first, id_column=None))
-            elif request.size + _WRAPPING_BYTES + _FRAME_BYTES > self._largest:
+            elif request.size > largest_request(self._largest):
                 self._refuse(too_large(request.size, self._largest), name_row(batch, row, first=first, id_column=None))
             else:
                 self._keep(request)
@@ -174,9 +166,8 @@ class _Walk:
 
     def _row(self, request: Request, weight: Weight, *, is_known: bool) -> tuple[object, ...]:
         kind = self._kinds.setdefault((weight.model, weight.max_tokens), len(self._kinds))
-        size = request.size + _WRAPPING_BYTES
         contents = weight.text_bytes, weight.document_bytes, weight.images, weight.turns
-        return request.address, size, *contents, kind, is_known
+        return request.address, request.size, *contents, kind, is_known
 
     def finish(self) -> Census:
         """Put together what was found."""
@@ -220,14 +211,9 @@ class _Sample:
 
 def pack(sizes: npt.NDArray[np.integer[Any]], *, max_requests: int, max_bytes: int) -> list[tuple[int, int]]:
     """Count the requests and bytes of each batch that requests of these sizes make, as planning does."""
-    ends = np.cumsum(sizes, dtype=np.int64)
-    shards, start, before = [], 0, 0
-    while start < len(ends):
-        room = before + max_bytes - _FRAME_BYTES
-        stop = min(start + max_requests, int(np.searchsorted(ends, room, side="right")))
-        shards.append((stop - start, int(ends[stop - 1]) - before + _FRAME_BYTES))
-        start, before = stop, int(ends[stop - 1])
-    return shards
+    exact = sizes.astype(np.int64)
+    ends = cut(exact, max_requests=max_requests, max_bytes=max_bytes)
+    return [(stop - start, body_bytes(exact[start:stop])) for start, stop in pairwise(ends)]
 
 
 def count_waves(shards: list[tuple[int, int]], *, max_queued: int) -> int:

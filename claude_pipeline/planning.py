@@ -3,7 +3,7 @@
 Planning may be killed anywhere and started anew: what this job claimed already is recognised by its rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -19,7 +19,7 @@ from claude_pipeline.foreign import ForeignRows, write_foreign
 from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.logs import tell
-from claude_pipeline.prompts import Request
+from claude_pipeline.prompts import Requests, RowsAsked
 from claude_pipeline.records import MAX_AGAIN, PLANNING, Claims, JobRecord
 from claude_pipeline.retrying import Retrying
 from claude_pipeline.settings import Settings
@@ -30,8 +30,6 @@ from claude_pipeline.values import Unsendable
 
 _COUNTS = ("skipped", "invalid", "duplicates", "reused", "requests")
 CLAIMED_AT_ONCE = 262_144  # the more claims are looked up and made at once, the more of them lie on each page
-
-_Placed = tuple[int, Request | Unsendable]
 
 
 def plan(store: Store, job: JobRecord, *, owner: str) -> None:
@@ -68,7 +66,7 @@ def _plan(store: Store, job: JobRecord, *, owner: str) -> dict[str, object]:
     return {} if any(planner.counts.values()) else {"asking": MAX_AGAIN}
 
 
-def _requests(store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatch, Iterator[_Placed]]]:
+def _requests(store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatch, Iterator[RowsAsked]]]:
     """Yield the input in batches, each with the number of its first row and what rows of it are asked."""
     settings = Settings.of(job)
     form, columns = settings.form, settings.columns
@@ -76,19 +74,19 @@ def _requests(store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatc
         yield from Retrying(form, settings.answers, settings.retries, columns).batches(store, job)
         return
     for first, batch in read_batches(store.input_path(job.job_id), columns):
-        yield first, batch, enumerate(form.render(batch), first)
+        yield first, batch, form.ask(batch, np.arange(first, first + batch.num_rows))
 
 
-class _Requests(NamedTuple):
+class _Columns(NamedTuple):
     """Requests on their way into shards: the row, the address and the bytes of each."""
 
     rows: Rows
     addresses: npt.NDArray[np.bytes_]
     sizes: Numbers
 
-    def pick(self, which: Flags | slice) -> "_Requests":
+    def pick(self, which: Flags | slice) -> "_Columns":
         """Keep some of them."""
-        return _Requests(self.rows[which], self.addresses[which], self.sizes[which])
+        return _Columns(self.rows[which], self.addresses[which], self.sizes[which])
 
 
 class _Planner:
@@ -110,7 +108,7 @@ class _Planner:
         asked = [ledger.members(shard).rows for shard in self._now]
         self._asked = np.concatenate([*asked, np.empty(0, dtype=np.int64)])
         self._answered: list[int] = []
-        self._waiting: list[_Requests] = []
+        self._waiting: list[_Columns] = []
         self._too_large: dict[int, tuple[Unsendable, str]] = {}
 
     def hold(self) -> None:
@@ -122,24 +120,24 @@ class _Planner:
         """Say why rows cannot be sent, how many each, and of each the first."""
         return msgspec.json.encode(self._unsent.refusals).decode()
 
-    def add_batch(self, first: int, batch: pa.RecordBatch, requests: Iterable[_Placed]) -> None:
+    def add_batch(self, first: int, batch: pa.RecordBatch, asked: Iterable[RowsAsked]) -> None:
         """Take the requests of rows in a batch, which begins with row `first`; many are placed together."""
         named = partial(name_row, batch, first=first, id_column=self._id_column)
-        largest = largest_request(self._max_bytes)
-        rows, addresses, sizes = list[int](), list[bytes](), list[int]()
-        for row, request in requests:
-            if isinstance(request, Unsendable):
-                self._refuse(row, request, named(row))
-                continue
-            if (size := len(request.head) + len(request.tail)) > largest:
-                self._too_large[row] = too_large(size, self._max_bytes), named(row)
-            rows.append(row)
-            addresses.append(request.address)
-            sizes.append(size)
-        joined = np.frombuffer(b"".join(addresses), dtype=ADDRESS)
-        self._waiting.append(_Requests(np.array(rows, dtype=np.int64), joined, np.array(sizes, dtype=np.int64)))
+        taken = [self._take(*some, named) for some in asked]
+        if taken:
+            self._waiting.append(_joined(taken))
         if sum(len(some.rows) for some in self._waiting) >= CLAIMED_AT_ONCE:
             self.place()
+
+    def _take(self, rows: Rows, requests: Requests, named: Callable[[int], str]) -> _Columns:
+        for place, why in requests.refused.items():
+            self._refuse(row := int(rows[place]), why, named(row))
+        rows, requests = requests.sendable(rows)
+        sizes = len(requests.head) + np.fromiter(map(len, requests.tails), dtype=np.int64, count=len(requests))
+        for place in np.flatnonzero(sizes > largest_request(self._max_bytes)).tolist():
+            row = int(rows[place])
+            self._too_large[row] = too_large(int(sizes[place]), self._max_bytes), named(row)
+        return _Columns(rows, np.frombuffer(b"".join(requests.addresses), dtype=ADDRESS), sizes)
 
     def place(self, *, last: bool = False) -> None:
         """Find out whose the requests are that were taken, and plan those that are nobody's.
@@ -148,7 +146,7 @@ class _Planner:
         """
         if not self._waiting:
             return
-        requests = _Requests(*map(np.concatenate, zip(*self._waiting, strict=True)))
+        requests = _joined(self._waiting)
         self._waiting.clear()
         free = self._once(self._sendable(self._unclaimed(requests)))
         ends = cut(free.sizes, max_requests=self._max_requests, max_bytes=self._max_bytes, first=self._primes)
@@ -160,7 +158,7 @@ class _Planner:
             self._plan_shards(some)
         give_back(every=True)
 
-    def _unclaimed(self, requests: _Requests) -> _Requests:
+    def _unclaimed(self, requests: _Columns) -> _Columns:
         """Leave the requests that somebody claims already to whoever does."""
         claims = self._look_up(requests.addresses)
         held = claims.stand
@@ -171,14 +169,14 @@ class _Planner:
         self._leave("reused", requests.pick(held & ~own), claims.pick(held & ~own))
         return requests.pick(~held)
 
-    def _sendable(self, free: _Requests) -> _Requests:
+    def _sendable(self, free: _Columns) -> _Columns:
         """Refuse what fits into no batch."""
         fits = free.sizes <= largest_request(self._max_bytes)
         for row in free.rows[~fits].tolist():
             self._refuse(row, *self._too_large.pop(row))
         return free.pick(fits)
 
-    def _once(self, free: _Requests) -> _Requests:
+    def _once(self, free: _Columns) -> _Columns:
         """Leave all but the first of rows that ask the same to it."""
         first = np.zeros(len(free.rows), dtype=bool)
         first[np.unique(free.addresses, return_index=True)[1]] = True
@@ -205,7 +203,7 @@ class _Planner:
             self._unsent.add(why)
         self._foreign.refuse(row, why)
 
-    def _leave(self, count: str, some: _Requests, claims: Claims | None = None) -> None:
+    def _leave(self, count: str, some: _Columns, claims: Claims | None = None) -> None:
         """Leave rows to whoever asks the same; claims on them tell where an answer lies already."""
         self.counts[count] += len(some.rows)
         if claims:
@@ -213,7 +211,7 @@ class _Planner:
             claims = claims._replace(shards=np.where(answered, claims.shards, -1))
         self._foreign.leave(some.rows, some.addresses, claims)
 
-    def _plan_shards(self, shards: Sequence[_Requests]) -> None:
+    def _plan_shards(self, shards: Sequence[_Columns]) -> None:
         """Make these shards; requests that others claimed meanwhile are theirs."""
         wanted = [Members(some.addresses.tobytes(), some.rows) for some in shards]
         with self._ledger.transaction():
@@ -226,15 +224,19 @@ class _Planner:
                 if len(members) < len(some.rows):
                     self._lose(some.pick(~np.isin(some.rows, members.rows)))
 
-    def _lose(self, some: _Requests) -> None:
+    def _lose(self, some: _Columns) -> None:
         own = np.isin(self._look_up(some.addresses).shards, list(self._own))
         self._leave("duplicates", some.pick(own))
         self._leave("reused", some.pick(~own))
 
 
-def _together(shards: Iterable[_Requests]) -> Iterator[list[_Requests]]:
+def _joined(several: Iterable[_Columns]) -> _Columns:
+    return _Columns(*map(np.concatenate, zip(*several, strict=True)))
+
+
+def _together(shards: Iterable[_Columns]) -> Iterator[list[_Columns]]:
     """Group shards by how many requests are claimed at once."""
-    group = list[_Requests]()
+    group = list[_Columns]()
     for some in shards:
         group.append(some)
         if sum(len(each.rows) for each in group) >= CLAIMED_AT_ONCE:

@@ -5,13 +5,16 @@ whoever changes them makes every user pay again for what they have; `tests/test_
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
+from claude_pipeline.arrays import Numbers
 from claude_pipeline.conversations import MessagesSlot
 from claude_pipeline.media import MediaSlot
 from claude_pipeline.parameters import ParamSlot, raise_limit
@@ -19,6 +22,7 @@ from claude_pipeline.templates import Template
 from claude_pipeline.values import Cell, Unsendable, encode_text, read_texts, to_json
 
 ID_BYTES = 16
+_PIECE_BYTES = 1_000_000
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -46,6 +50,40 @@ class Request(msgspec.Struct, frozen=True, gc=False):
         return len(self.head) + len(self.tail)
 
 
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The requests of some rows, by column.
+
+    Attributes:
+        head: What the `params` of all begin with.
+        tails: The rest of each; empty where there is no request.
+        addresses: 16 bytes each; empty where there is no request.
+        refused: By place, why a row has none.
+    """
+
+    head: bytes
+    tails: list[bytes]
+    addresses: list[bytes]
+    refused: dict[int, Unsendable]
+
+    def __len__(self) -> int:
+        return len(self.tails)
+
+    def __iter__(self) -> Iterator[Request | Unsendable]:
+        for place, (address, tail) in enumerate(zip(self.addresses, self.tails, strict=True)):
+            yield Request(address, self.head, tail) if address else self.refused[place]
+
+    def sendable(self, rows: Numbers) -> "RowsAsked":
+        """Return those of the rows that have a request, and their requests."""
+        if not self.refused:
+            return rows, self
+        kept = np.delete(rows, list(self.refused))
+        return kept, Requests(self.head, [*filter(None, self.tails)], [*filter(None, self.addresses)], {})
+
+
+RowsAsked = tuple[Numbers, Requests]  # rows by their numbers, and what each asks
+
+
 class TextSlot(msgspec.Struct, frozen=True, tag="text"):
     """Where a row's text goes, as a JSON string."""
 
@@ -55,6 +93,11 @@ class TextSlot(msgspec.Struct, frozen=True, tag="text"):
     def columns(self) -> tuple[str, ...]:
         """Name the columns that it reads."""
         return self.template.fields
+
+    @property
+    def shared_bytes(self) -> int:
+        """How much of it all rows share."""
+        return sum(map(len, self.template.texts))
 
     def fill(self, batch: pa.RecordBatch) -> list[Cell]:
         """Return each row's text, or why it has none. Errors: InputError for a value that is no text."""
@@ -122,19 +165,45 @@ class RequestForm(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def render(self, batch: pa.RecordBatch) -> Iterator[Request | Unsendable]:
         """Yield each row's request, or why it has none. Errors: InputError for a value that is no text."""
+        return chain.from_iterable(map(self.fill, self.pieces(batch)))
+
+    def ask(self, batch: pa.RecordBatch, rows: Numbers) -> "Iterator[RowsAsked]":
+        """Yield the requests of a batch's rows, which have these numbers. Errors: as `render`."""
+        start = 0
+        for piece in self.pieces(batch):
+            stop = start + piece.num_rows
+            yield rows[start:stop], self.fill(piece)
+            start = stop
+
+    def pieces(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Cut a batch so that what all rows share fills no more than a megabyte, and files are read one by one."""
+        shared = sum(len(part) for part in self.parts if isinstance(part, bytes))
+        shared += sum(part.shared_bytes for part in self.parts if isinstance(part, TextSlot))
+        rows = 1 if self.reads_files else max(1, _PIECE_BYTES // shared)
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
+
+    def fill(self, piece: pa.RecordBatch) -> Requests:
+        """Return the requests of rows. Errors: InputError for a value that is no text."""
         prefix, *rest = self.parts
         assert isinstance(prefix, bytes)  # noqa: S101 - see `parts`
-        rows = batch.num_rows
-        cells = [repeat(part, rows) if isinstance(part, bytes) else part.fill(batch) for part in rest]
+        rows = piece.num_rows
+        cells = [repeat(part, rows) if isinstance(part, bytes) else part.fill(piece) for part in rest]
         filled = zip(*cells, strict=True) if cells else repeat((), rows)  # a salt may be all that differs
-        for begun, row in zip(self._begin(batch, prefix), filled, strict=True):
+        requests = Requests(prefix, [], [], {})
+        tails, addresses = requests.tails, requests.addresses
+        for begun, row in zip(self._begin(piece, prefix), filled, strict=True):
             try:
                 address, tail = begun.copy(), b"".join(row)
             except (AttributeError, TypeError):  # one of them is neither a hash nor bytes
-                yield next(cell for cell in (begun, *row) if isinstance(cell, Unsendable))
+                requests.refused[len(tails)] = next(cell for cell in (begun, *row) if isinstance(cell, Unsendable))
+                tails.append(b"")
+                addresses.append(b"")
                 continue
             address.update(tail)
-            yield Request(address.digest(), prefix, tail)
+            tails.append(tail)
+            addresses.append(address.digest())
+        return requests
 
     def _begin(self, batch: pa.RecordBatch, prefix: bytes) -> Iterable[Any]:
         """Return the hash of what comes before the first slot of each row: betas and salt, and the shared bytes.

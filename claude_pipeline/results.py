@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from claude_pipeline.arrays import float64_array, make_array
+from claude_pipeline.arrays import float64_array, make_array, to_int64
 from claude_pipeline.lines import ErrorBody, ErrorDetail, Errored, Result, Verdict, decode_line, verdict_on
 from claude_pipeline.pricing import PriceList, TokenUsage
 from claude_pipeline.spooling import Spool
@@ -134,14 +134,16 @@ def _tokens_and_costs(results: Sequence[Result], prices: PriceList) -> tuple[lis
         [usage and usage.output_tokens for usage in usages],
         [usage and usage.cache_read_input_tokens for usage in usages],
         [usage and usage.cache_creation_input_tokens for usage in usages],
+        [usage and usage.cache_creation and usage.cache_creation.ephemeral_1h_input_tokens for usage in usages],
+        [usage and usage.server_tool_use and usage.server_tool_use.web_search_requests for usage in usages],
     )
-    fresh, answers, read, written = (np.array([count or 0 for count in some], np.int64) for some in counts)
-    hour = np.array([usage.hour_tokens if usage else 0 for usage in usages], np.int64)
-    searches = np.array([usage.searches if usage else 0 for usage in usages], np.int64)
+    columns = [make_array(some, pa.int64()) for some in counts]
+    fresh, answers, read, written, hour, searches = (to_int64(column.fill_null(0)) for column in columns)
     costs, saved = np.zeros(len(paid)), list[float | None]()
-    for model in {some.model for some in paid if some}:
-        mine = np.array([some is not None and some.model == model for some in paid])
+    models = [some.model if some else "" for some in paid]
+    for model in {*models} - {""}:
+        mine = np.array([one == model for one in models])
         each = (some[mine] for some in (fresh, read, written - hour, hour, answers, searches))
         costs[mine], saved_usd = prices.usd_each(model, TokenUsage(*each))
         saved.append(saved_usd)
-    return [*(make_array(some, pa.int64()) for some in counts), float64_array(costs)], total_usd(saved)
+    return [*columns[:4], float64_array(costs)], total_usd(saved)

@@ -5,7 +5,7 @@ What a row is asked follows from what it was answered, so that whoever plans an 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from itertools import groupby
 from typing import Final, Literal
 
 import msgspec
@@ -17,14 +17,13 @@ from claude_pipeline.arrays import int64_array
 from claude_pipeline.derived import AnswerOptions, Derived
 from claude_pipeline.errors import InputError
 from claude_pipeline.joining import join_asking
-from claude_pipeline.prompts import Request, RequestForm
+from claude_pipeline.prompts import Request, RequestForm, RowsAsked
 from claude_pipeline.records import JobRecord
+from claude_pipeline.shards import Rows
 from claude_pipeline.store import Store
-from claude_pipeline.values import Unsendable
 from claude_pipeline.walking import ANSWER_SCHEMA, LINE_SCHEMA
 
 Retry = Literal["retry"]
-RowRequest = tuple[int, Request]
 
 
 class Retries(msgspec.Struct, frozen=True):
@@ -75,7 +74,7 @@ class Retrying:
     retries: Retries
     columns: set[str]
 
-    def batches(self, store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatch, Iterator[RowRequest]]]:
+    def batches(self, store: Store, job: JobRecord) -> Iterator[tuple[int, pa.RecordBatch, Iterator[RowsAsked]]]:
         """Yield the input in batches, each with the number of its first row and what rows of it are asked again."""
         derived = Derived(self.answers)
         schema = LINE_SCHEMA if self.retries.invalid and derived.needs_lines else ANSWER_SCHEMA
@@ -85,8 +84,7 @@ class Retrying:
             chosen = int64_array(places)
             addresses = map(bytes.fromhex, answers.column("custom_id").take(chosen).to_pylist())
             asked = _Asked(self.form, job.asking - 1, batch.take(chosen), list(addresses))
-            rendered = zip((first + places).tolist(), asked.again(why[places].tolist()), strict=True)
-            yield first, batch, ((row, request) for row, request in rendered if isinstance(request, Request))
+            yield first, batch, asked.again(first + places, why[places].tolist())
 
     def _why(self, derived: Derived, answers: pa.RecordBatch) -> npt.NDArray[np.str_]:
         """Say why each row is asked again; empty if it is not."""
@@ -108,8 +106,8 @@ class _Asked:
     rows: pa.RecordBatch
     addresses: Sequence[bytes]
 
-    def again(self, why: Sequence[str]) -> Iterator[Request | Unsendable | None]:
-        """Yield what each row is asked now; None where what it was asked can be made no more."""
+    def again(self, rows: Rows, why: Sequence[str]) -> Iterator[RowsAsked]:
+        """Yield what rows are asked now, by their numbers, as far as what they were asked can still be made."""
         forms = forms_of(self.form, self.asking + 1)
         doubled = [
             None if times is None else times + (reason == "truncated")
@@ -117,9 +115,11 @@ class _Asked:
         ]
         start = 0
         for times, run in groupby(doubled):
-            rows = self.rows.slice(start, sum(1 for _ in run))
-            yield from repeat(None, rows.num_rows) if times is None else forms[times].render(rows)
-            start += rows.num_rows
+            stop = start + sum(1 for _ in run)
+            if times is not None:
+                asked = forms[times].ask(self.rows.slice(start, stop - start), rows[start:stop])
+                yield from (requests.sendable(those) for those, requests in asked)
+            start = stop
 
     def _doubled(self) -> list[int | None]:
         """Say how often the limit was doubled in what each row was asked."""

@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from claude_pipeline.batches import BatchesApi, body_chunks
-from claude_pipeline.bodies import CHANGED_FILES, ChangedFilesError, uploading, write_shard
+from claude_pipeline.bodies import CHANGED, ChangedFilesError, uploading, write_shard
 from claude_pipeline.budgets import OverBudgetError, fit, has_budget, may_reserve
 from claude_pipeline.errors import ApiError, ResultsError
 from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
@@ -92,7 +92,7 @@ def _send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
             opened.note(error__type=refusal.error_type or refusal.then)
             _refused(store, shard, refusal, owner=owner)
         except ChangedFilesError as error:
-            ledger.set_aside(shard, error.positions, owner=owner, reason=CHANGED_FILES)
+            ledger.set_aside(shard, error.positions, owner=owner, reason=CHANGED.error_message)
         except LeaseLostError:
             return
         else:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from claude_pipeline.prompts import ID_BYTES, Request
+from claude_pipeline.prompts import ID_BYTES, Requests
 from claude_pipeline.values import Unsendable
 
 # The API's limits: https://docs.anthropic.com/en/docs/build-with-claude/batch-processing
@@ -21,11 +21,12 @@ MAX_BYTES = 256_000_000
 
 _OPENING, _BETWEEN, _CLOSING = b'{"requests":[', b",", b"]}"
 _BEFORE_ID, _BEFORE_PARAMS, _AFTER_PARAMS = b'{"custom_id":"', b'","params":', b"}"
+_DIGITS = 2 * ID_BYTES
+_FROM_ONE_TO_THE_NEXT = _AFTER_PARAMS + _BETWEEN + _BEFORE_ID
 _FRAME_BYTES = len(_OPENING) + len(_CLOSING) - len(_BETWEEN)  # nothing is between the first and the one before
-_WRAPPING_BYTES = len(_BETWEEN) + len(_BEFORE_ID) + 2 * ID_BYTES + len(_BEFORE_PARAMS) + len(_AFTER_PARAMS)
-_WRITE_BYTES = 1 << 20
+_WRAPPING_BYTES = len(_BETWEEN) + len(_BEFORE_ID) + _DIGITS + len(_BEFORE_PARAMS) + len(_AFTER_PARAMS)
 
-_ID = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
+_ID = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
 
 ADDRESS = np.dtype(f"S{ID_BYTES}")  # arrays of it are compared by all bytes, but their cells lack zeros at the end
 
@@ -50,6 +51,10 @@ class Members:
         """List the addresses in the shard's order."""
         return [self.addresses[start : start + ID_BYTES] for start in range(0, len(self.addresses), ID_BYTES)]
 
+    def slice(self, start: int, stop: int) -> "Members":
+        """Keep the requests from one position to before another."""
+        return Members(self.addresses[start * ID_BYTES : stop * ID_BYTES], self.rows[start:stop])
+
     def as_array(self) -> npt.NDArray[np.bytes_]:
         """View the addresses as an array, to be sorted and compared."""
         return np.frombuffer(self.addresses, dtype=ADDRESS)
@@ -63,6 +68,11 @@ class Members:
 def largest_request(max_bytes: int) -> int:
     """Return the most bytes that a request may have to fit into a body of at most `max_bytes`, be it alone."""
     return max_bytes - _FRAME_BYTES - _WRAPPING_BYTES
+
+
+def body_bytes(sizes: npt.NDArray[np.int64]) -> int:
+    """Return how many bytes the body of requests of these sizes has."""
+    return _FRAME_BYTES + int(sizes.sum()) + len(sizes) * _WRAPPING_BYTES
 
 
 def cut(sizes: npt.NDArray[np.int64], *, max_requests: int, max_bytes: int, first: bool = False) -> list[int]:
@@ -98,15 +108,15 @@ class Sink(Protocol):
         """Take them, and return how many."""
 
 
-def write_body(requests: Iterable[Request], file: Sink) -> int:
-    """Write the body of a create call; return its size in bytes."""
-    pieces, before = [_OPENING], _BEFORE_ID
-    size = gathered = 0
-    for request in requests:
-        pieces += (before, hexlify(request.address), _BEFORE_PARAMS, request.head, request.tail, _AFTER_PARAMS)
-        before = _BETWEEN + _BEFORE_ID
-        gathered += len(request.tail)
-        if gathered >= _WRITE_BYTES:
-            size += file.write(b"".join(pieces))
-            pieces, gathered = [], 0
-    return size + file.write(b"".join([*pieces, _CLOSING]))
+def write_body(pieces: Iterable[Requests], file: Sink) -> int:
+    """Write the body of a create call for requests, of which there is at least one; return its size in bytes."""
+    size, before = file.write(_OPENING), _BEFORE_ID
+    for requests in pieces:
+        digits = hexlify(b"".join(requests.addresses))
+        parts = [_FROM_ONE_TO_THE_NEXT] * (4 * len(requests))
+        parts[0], before = before, _FROM_ONE_TO_THE_NEXT
+        parts[1::4] = [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
+        parts[2::4] = [_BEFORE_PARAMS + requests.head] * len(requests)
+        parts[3::4] = requests.tails
+        size += file.write(b"".join(parts))
+    return size + file.write(_AFTER_PARAMS + _CLOSING)

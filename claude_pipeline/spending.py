@@ -40,7 +40,8 @@ class Spending:
 
 def _sums(results: pa.RecordBatch) -> Iterator[ModelUsage]:
     """Yield the sums of each model; a cost among which one is not known is not known."""
-    named = results.filter(pc.is_valid(results.column("model")))
+    counted = results.select(["model", "result_type", *_SUMS, "cost_usd"])  # not the answers, which are large
+    named = counted.filter(pc.is_valid(counted.column("model")))
     models, places = _coded(named.column("model"))
     kinds, coded = _coded(named.column("result_type"))
     is_answer = np.array([kind == "succeeded" for kind in kinds], dtype=bool)[coded]

@@ -93,6 +93,7 @@ class _Spooling:
         addresses = members.as_array()
         self._order = np.argsort(addresses)
         self._ascending = addresses[self._order]
+        self._beginnings = _beginnings(self._ascending)
         self._faults = dict.fromkeys(("unknown", "doubled", "unreadable"), 0)
         self.spool = Spool(np.full(len(members), -1, dtype=np.int64), np.zeros(len(members), dtype=np.int32))
 
@@ -120,7 +121,9 @@ class _Spooling:
         """Return the places of requests; what is none of them has none."""
         if not len(self._order):
             return np.full(len(addresses), _UNPLACED["unknown"])
-        at = np.minimum(np.searchsorted(self._ascending, addresses), len(self._order) - 1)
+        at = np.minimum(np.searchsorted(self._beginnings, _beginnings(addresses)), len(self._order) - 1)
+        if not np.array_equal(self._ascending[at], addresses):  # strangers, or two that begin alike
+            at = np.minimum(np.searchsorted(self._ascending, addresses), len(self._order) - 1)
         return np.where(self._ascending[at] == addresses, self._order[at], _UNPLACED["unknown"])
 
     def _look_closer(self, line: bytes) -> int:
@@ -153,6 +156,11 @@ class _Spooling:
         message = f"The results of {len(self._members):,} requests do not agree with what was sent: {found}."
         lacking = frozenset[int]() if any(faults.values()) else missing
         raise ResultsError(message, strangers=faults["unknown"], missing=lacking)
+
+
+def _beginnings(addresses: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
+    """Return the first eight bytes of addresses as numbers, which are found faster and have the same order."""
+    return np.frombuffer(addresses.tobytes(), dtype=">u8")[::2].astype(np.uint64)
 
 
 def _read_addresses(text: _Bytes, starts: Numbers, ends: Numbers) -> tuple[npt.NDArray[np.bytes_], Flags]:

@@ -301,7 +301,7 @@ def read_batches(
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield batches of about 1 MB of these columns, each with the number of its first row.
 
-    `between` skips the row groups that hold no row from its first to its last.
+    `between` skips the row groups that hold no row from its first to its last, and what comes after that.
     """
     with reading(path), open_parquet(path) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
@@ -318,5 +318,7 @@ def read_batches(
         for number, batch in enumerate(batches):
             yield row, batch
             row += batch.num_rows
+            if between is not None and row > between[1]:
+                return
             if number % _GIVE_BACK_BATCHES == 0:
                 give_back()

@@ -9,7 +9,7 @@ import msgspec
 
 from claude_pipeline.advancing import end_abandoned_streams, finish
 from claude_pipeline.answering import Answered, Answering, Heard, errored
-from claude_pipeline.bodies import CHANGED_FILES, shard_requests
+from claude_pipeline.bodies import shard_requests
 from claude_pipeline.budgets import OverBudgetError, Purse, open_purse
 from claude_pipeline.crew import Crew
 from claude_pipeline.errors import InputError
@@ -32,6 +32,7 @@ from claude_pipeline.store import Store
 from claude_pipeline.streamed import Rows, StreamedRow
 from claude_pipeline.submitting import Asked, begin
 from claude_pipeline.traces import span
+from claude_pipeline.values import Unsendable
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -278,7 +279,7 @@ class _Run:
             self._on_text(heard.row, heard.text)
 
 
-_Item = tuple[int, int, bytes, Request | None]
+_Item = tuple[int, int, bytes, Request | Unsendable]
 
 
 class _Asker:
@@ -306,9 +307,9 @@ class _Asker:
         self._journal.add(answered.line)
         return answered
 
-    def _answer(self, position: int, row: int, address: bytes, request: Request | None) -> Answered:
-        if request is None:
-            return errored(address, "changed_input", CHANGED_FILES)
+    def _answer(self, position: int, row: int, address: bytes, request: Request | Unsendable) -> Answered:
+        if isinstance(request, Unsendable):
+            return errored(address, request.error_type, request.error_message)
         if self._purse is None:
             return self.answering.answer(row, request)
         try:

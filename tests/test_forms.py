@@ -384,3 +384,13 @@ def test_caching_changes_how_a_prompt_is_cut_and_not_what_it_says(beginning, end
 
 def test_every_sendable_row_is_a_request():
     assert all(isinstance(request, Request) for request in render())
+
+
+def test_a_long_text_that_all_rows_share_is_held_for_a_few_rows_at_a_time():
+    rows = {"a": [f"row {row}" for row in range(10)]}
+    asked = form(rows, system="s" * 200_000, template="{a}" + "t" * 100_000)
+    (batch,) = pa.table(rows).to_batches()
+    pieces = list(asked.pieces(batch))
+    assert [piece.num_rows for piece in pieces] == [3, 3, 3, 1]
+    one_by_one = [request for row in range(10) for request in asked.fill(batch.slice(row, 1))]
+    assert list(asked.render(batch)) == one_by_one

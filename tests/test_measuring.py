@@ -17,6 +17,7 @@ from claude_pipeline.forms import build_form
 from claude_pipeline.measuring import Scales, Weight, cached_prefix, weigh
 from claude_pipeline.pricing import PriceList, TokenUsage
 from claude_pipeline.prompts import Request
+from claude_pipeline.shards import body_bytes
 
 PRICES = PriceList(datetime(2026, 11, 22, tzinfo=UTC))
 MARK = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
@@ -203,10 +204,10 @@ def test_batches_are_packed_up_to_their_limits_and_no_further(sizes, most, room)
     assert sum(requests for requests, _ in shards) == len(sizes)
     starts = np.cumsum([0, *(requests for requests, _ in shards)])
     for start, (requests, size) in zip(starts, shards, strict=False):
-        following = sizes[start + requests : start + requests + 1]
+        stop = start + requests
         assert requests <= most
-        assert size <= room
-        assert not following or requests == most or size + following[0] > room
+        assert size == body_bytes(np.array(sizes[start:stop])) <= room
+        assert stop == len(sizes) or requests == most or body_bytes(np.array(sizes[start : stop + 1])) > room
 
 
 def test_a_wave_is_what_the_queue_holds():

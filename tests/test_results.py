@@ -35,7 +35,8 @@ def members(count):
 
 
 def address(row):
-    return row.to_bytes(16)
+    """Return an address whose first half is that of one other."""
+    return (row // 2).to_bytes(8) + row.to_bytes(8)
 
 
 def succeeded(*content, **message):

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_pipeline.prompts import Request
+from claude_pipeline.prompts import Request, Requests
 from claude_pipeline.shards import Members, cut, largest_request, write_body
 
 SIZES = st.lists(st.integers(0, 300), max_size=40)
@@ -29,10 +29,15 @@ def make_members(requests, *, step=1):
     return Members(b"".join(request.address for request in requests), rows)
 
 
-def write(requests):
+def write(*pieces):
     file = io.BytesIO()
-    size = write_body(requests, file)
+    size = write_body(map(by_column, pieces), file)
     return size, file.getvalue()
+
+
+def by_column(requests):
+    tails, addresses = [request.tail for request in requests], [request.address for request in requests]
+    return Requests(requests[0].head, tails, addresses, {})
 
 
 @given(SIZES, st.integers(1, 12), st.integers(60, 2_000), st.booleans())
@@ -51,10 +56,11 @@ def test_no_shard_exceeds_its_limits_and_none_could_take_the_next_request(sizes,
             assert len(shard) == limit or write([*shard, shards[number + 1][0]])[0] > max_bytes
 
 
-@given(SIZES)
-def test_a_body_is_the_json_that_the_api_documents(sizes):
+@given(SIZES.filter(len), st.integers(1, 10))
+def test_a_body_is_the_json_that_the_api_documents_whatever_pieces_it_is_written_in(sizes, step):
     requests = make_requests(sizes)
-    assert json.loads(write(requests)[1]) == {
+    pieces = [requests[start : start + step] for start in range(0, len(requests), step)]
+    assert json.loads(write(*pieces)[1]) == {
         "requests": [{"custom_id": r.address.hex(), "params": json.loads(r.params)} for r in requests]
     }
 
