@@ -17,7 +17,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 def make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Make an array of numbers, text or bytes out of Python values and None."""
+    """Make an array of numbers, text or bytes out of Python values and None; beneath a null lies 0 or nothing."""
     nulls = values.count(None)
     if values and nulls == len(values):
         return pa.nulls(len(values), kind)
@@ -79,7 +79,7 @@ def float64_array(numbers: npt.NDArray[np.float64]) -> pa.Array:
 
 
 def to_int64(column: pa.Array) -> npt.NDArray[np.int64]:
-    """View an array of integers without nulls as NumPy."""
+    """View an array of integers as NumPy; instead of a null there is what lies beneath it."""
     return np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column)]
 
 

@@ -138,7 +138,7 @@ def _tokens_and_costs(results: Sequence[Result], prices: PriceList) -> tuple[lis
         [usage and usage.server_tool_use and usage.server_tool_use.web_search_requests for usage in usages],
     )
     columns = [make_array(some, pa.int64()) for some in counts]
-    fresh, answers, read, written, hour, searches = (to_int64(column.fill_null(0)) for column in columns)
+    fresh, answers, read, written, hour, searches = (to_int64(column) for column in columns)
     costs, saved = np.zeros(len(paid)), list[float | None]()
     models = [some.model if some else "" for some in paid]
     for model in {*models} - {""}:
