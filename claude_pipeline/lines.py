@@ -41,11 +41,6 @@ class Usage(msgspec.Struct, gc=False):
     server_tool_use: _ServerToolUse | None = None
 
     @property
-    def hour_tokens(self) -> int:
-        """Tokens that were written to the cache for an hour."""
-        return self.cache_creation.ephemeral_1h_input_tokens if self.cache_creation else 0
-
-    @property
     def searches(self) -> int:
         """Web searches, which are billed one by one."""
         return self.server_tool_use.web_search_requests if self.server_tool_use else 0

@@ -11,7 +11,6 @@ from itertools import chain, repeat
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from claude_pipeline.arrays import Numbers
@@ -77,8 +76,9 @@ class Requests:
         """Return those of the rows that have a request, and their requests."""
         if not self.refused:
             return rows, self
-        kept = np.delete(rows, list(self.refused))
-        return kept, Requests(self.head, [*filter(None, self.tails)], [*filter(None, self.addresses)], {})
+        kept = [place for place, address in enumerate(self.addresses) if address]
+        tails, addresses = [self.tails[place] for place in kept], [self.addresses[place] for place in kept]
+        return rows[kept], Requests(self.head, tails, addresses, {})
 
 
 RowsAsked = tuple[Numbers, Requests]  # rows by their numbers, and what each asks
@@ -176,10 +176,11 @@ class RequestForm(msgspec.Struct, frozen=True, omit_defaults=True):
             start = stop
 
     def pieces(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Cut a batch so that what all rows share fills no more than a megabyte, and files are read one by one."""
+        """Cut a batch so that what all rows share fills no more than a megabyte, and local files come one by one."""
         shared = sum(len(part) for part in self.parts if isinstance(part, bytes))
         shared += sum(part.shared_bytes for part in self.parts if isinstance(part, TextSlot))
-        rows = 1 if self.reads_files else max(1, _PIECE_BYTES // shared)
+        names_files = any(True for slot in self._media() for _ in slot.stamp(batch))
+        rows = 1 if names_files else max(1, _PIECE_BYTES // shared)
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)
 

@@ -4,6 +4,7 @@ import json
 import zlib
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -132,6 +133,15 @@ def test_a_salt_that_is_not_unicode_is_that_rows_own_trouble():
     first, broken, last = render({"a": ["Hi"] * 3, "draw": salts}, salt_column="draw")
     assert broken == Unsendable("invalid_text", "The text in column 'draw' is not valid UTF-8. Mend it in the input.")
     assert [first, last] == [render(salt="one")[0], render()[0]]
+
+
+def test_requests_keep_their_rows_when_others_have_none_and_only_the_salt_differs():
+    rows = {"draw": pa.array([b"one", b"\xff", None]).view(pa.string())}
+    (batch,) = pa.table(rows).to_batches()
+    ((numbers, requests),) = form(rows, template="Hi", salt_column="draw").ask(batch, np.arange(7, 10))
+    kept, sendable = requests.sendable(numbers)
+    assert kept.tolist() == [7, 9]
+    assert list(sendable) == [next(iter(requests)), list(requests)[2]]
 
 
 def test_salt_and_salt_column_exclude_each_other():
@@ -394,3 +404,12 @@ def test_a_long_text_that_all_rows_share_is_held_for_a_few_rows_at_a_time():
     assert [piece.num_rows for piece in pieces] == [3, 3, 3, 1]
     one_by_one = [request for row in range(10) for request in asked.fill(batch.slice(row, 1))]
     assert list(asked.render(batch)) == one_by_one
+
+
+def test_local_files_are_read_row_by_row_and_addresses_are_not(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for cells, pieces in (["a.png"] * 3, [1, 1, 1]), (["https://example.com/a.png"] * 3, [3]):
+        rows = {"photo": cells}
+        asked = form(rows, images=["photo"], folder=tmp_path)
+        (batch,) = pa.table(rows).to_batches()
+        assert [piece.num_rows for piece in asked.pieces(batch)] == pieces
