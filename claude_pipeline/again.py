@@ -20,6 +20,7 @@ from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
 from claude_pipeline.estimating import sum_up
 from claude_pipeline.inquiring import Inquiry
+from claude_pipeline.parquets import open_parquet, row_bytes, rows_within
 from claude_pipeline.pricing import PriceList
 from claude_pipeline.prompts import RequestForm, address_header
 from claude_pipeline.records import JobRecord
@@ -27,7 +28,7 @@ from claude_pipeline.sessions import Session
 from claude_pipeline.settings import Settings, check_limits
 from claude_pipeline.sources import snapshot
 from claude_pipeline.starting import start
-from claude_pipeline.store import Store, open_parquet, row_bytes, rows_within
+from claude_pipeline.store import Store
 from claude_pipeline.tables import Table
 from claude_pipeline.values import check_unicode
 

@@ -12,13 +12,14 @@ from claude_pipeline.arrays import make_record_batch
 from claude_pipeline.books import Spent
 from claude_pipeline.errors import InputError, StoreError
 from claude_pipeline.files import reading
+from claude_pipeline.parquets import open_parquet, read_batches
 from claude_pipeline.pricing import BATCH_DISCOUNT, LIST_PRICE, PriceList
 from claude_pipeline.records import ModelUsage, Shard
 from claude_pipeline.sessions import StorePath, existing_store
 from claude_pipeline.settings import Settings
 from claude_pipeline.spending import SPENDING_COLUMNS, Spending
 from claude_pipeline.status import total_usd
-from claude_pipeline.store import Store, find_store, open_parquet, read_batches
+from claude_pipeline.store import Store, find_store
 
 By = Literal["day", "model", "job"]
 Day = str | date | None

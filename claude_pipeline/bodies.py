@@ -12,12 +12,13 @@ import pyarrow as pa
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.errors import StoreError
 from claude_pipeline.logs import tell
+from claude_pipeline.parquets import read_batches
 from claude_pipeline.prompts import Request, Requests
 from claude_pipeline.records import Shard
 from claude_pipeline.retrying import forms_of
 from claude_pipeline.settings import Settings
 from claude_pipeline.shards import Members, write_body
-from claude_pipeline.store import Store, read_batches
+from claude_pipeline.store import Store
 from claude_pipeline.transport import Encoding
 from claude_pipeline.values import Unsendable
 

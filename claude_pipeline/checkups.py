@@ -8,12 +8,13 @@ from importlib.metadata import version
 from platform import python_version
 from typing import TYPE_CHECKING
 
-from claude_pipeline.advancing import Advance, count_unanswered
+from claude_pipeline.advancing import Advance
 from claude_pipeline.collecting import fetch_again, record_lost
 from claude_pipeline.display import plural, usd
 from claude_pipeline.errors import PipelineError, StoreError
 from claude_pipeline.examining import Broken, all_shards, broken_results, examine, lost, places_of
 from claude_pipeline.findings import AREAS, Checkup, Finding
+from claude_pipeline.finishing import count_unanswered
 from claude_pipeline.inspecting import View
 from claude_pipeline.migrations import SCHEMA_VERSION
 from claude_pipeline.records import ENDED_JOBS, JobRecord

@@ -12,10 +12,11 @@ from claude_pipeline.errors import StoreError
 from claude_pipeline.files import reading
 from claude_pipeline.findings import Finding
 from claude_pipeline.leases import LEASE_SECONDS
+from claude_pipeline.parquets import open_parquet
 from claude_pipeline.places import Place
 from claude_pipeline.records import JobRecord, Shard
 from claude_pipeline.settings import Settings
-from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.store import Store
 
 _LEASED = ("uploading", "ended", "streaming")
 _USUAL_ROW_BYTES = 2_000.0

@@ -12,11 +12,12 @@ from claude_pipeline.arrays import Flags, bool_array
 from claude_pipeline.choosing import Positions
 from claude_pipeline.frames import arrow_to_frame
 from claude_pipeline.outputs import output_batches, output_schema, write_rows
+from claude_pipeline.parquets import open_parquet
 from claude_pipeline.places import Place
 from claude_pipeline.records import JobRecord
 from claude_pipeline.restoring import restore
 from claude_pipeline.settings import Settings
-from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

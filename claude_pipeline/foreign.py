@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import Flags, Numbers, int64_array, make_record_batch, to_bools, to_int64
 from claude_pipeline.files import reading
+from claude_pipeline.parquets import open_parquet
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import Claims, JobRecord, Shard
 from claude_pipeline.shards import ADDRESS, Rows
-from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.store import Store
 from claude_pipeline.values import Unsendable
 
 _SCHEMA = pa.schema(

@@ -20,11 +20,12 @@ from claude_pipeline.costing import Cached
 from claude_pipeline.errors import ApiError, CredentialsError, InputError
 from claude_pipeline.measuring import cached_prefix, weigh
 from claude_pipeline.parameters import check_client, check_params
+from claude_pipeline.parquets import open_parquet
 from claude_pipeline.prompts import Request, RequestForm
 from claude_pipeline.records import JobRecord
 from claude_pipeline.refusals import is_passing, is_refusal
 from claude_pipeline.settings import Settings
-from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.store import Store
 from claude_pipeline.transport import make_client
 
 if TYPE_CHECKING:

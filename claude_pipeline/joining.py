@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from claude_pipeline.arrays import bool_array, int64_array, repeated, to_int64
 from claude_pipeline.foreign import Foreign
+from claude_pipeline.parquets import open_parquet, row_bytes, rows_within
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import MAX_AGAIN, JobRecord, Shard
 from claude_pipeline.shards import Rows
-from claude_pipeline.store import Store, open_parquet, row_bytes, rows_within
+from claude_pipeline.store import Store
 from claude_pipeline.walking import ANSWER_SCHEMA, Piece, Walk, nulls, open_walk
 
 _STEP_BYTES = 1_000_000

@@ -20,11 +20,12 @@ from claude_pipeline.errors import InputError, OutputError, PlaceError
 from claude_pipeline.files import replacing
 from claude_pipeline.folders import FIRST_PART, check_folder, write_folder
 from claude_pipeline.joining import join
+from claude_pipeline.parquets import open_parquet
 from claude_pipeline.places import Place, RemotePath, is_url, remote_path
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import JobRecord
 from claude_pipeline.settings import Settings
-from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.store import Store
 from claude_pipeline.walking import ANSWER_SCHEMA, LINE_SCHEMA
 
 _ROW_GROUP_BYTES = 4_000_000

@@ -19,12 +19,13 @@ from claude_pipeline.foreign import ForeignRows, write_foreign
 from claude_pipeline.leases import LeaseLostError, new_owner, renewed
 from claude_pipeline.ledger import Ledger
 from claude_pipeline.logs import tell
+from claude_pipeline.parquets import read_batches
 from claude_pipeline.prompts import Requests, RowsAsked
 from claude_pipeline.records import MAX_AGAIN, PLANNING, Claims, JobRecord
 from claude_pipeline.retrying import Retrying
 from claude_pipeline.settings import Settings
 from claude_pipeline.shards import ADDRESS, Members, Rows, cut, largest_request, too_large
-from claude_pipeline.store import Store, read_batches
+from claude_pipeline.store import Store
 from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 

@@ -18,9 +18,9 @@ from claude_pipeline.batches import BatchesApi
 from claude_pipeline.caching import LEAST_TOKENS, SAFE_TOKENS
 from claude_pipeline.errors import ApiError, InputError, PipelineWarning
 from claude_pipeline.measuring import cached_prefix
+from claude_pipeline.parquets import read_batches
 from claude_pipeline.prompts import Request, RequestForm
 from claude_pipeline.refusals import is_refusal
-from claude_pipeline.store import read_batches
 from claude_pipeline.unsent import name_row
 
 _MODELS = 8

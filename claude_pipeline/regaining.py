@@ -21,13 +21,14 @@ from claude_pipeline.collecting import FETCHES, prices_of, write_results
 from claude_pipeline.display import plural
 from claude_pipeline.errors import ResultsError
 from claude_pipeline.outcomes import Outcome
+from claude_pipeline.parquets import open_parquet
 from claude_pipeline.prompts import RequestForm
 from claude_pipeline.records import PLANNING, JobRecord
 from claude_pipeline.settings import Limits, Settings
 from claude_pipeline.shards import MAX_BYTES, MAX_REQUESTS, Members, address_of
 from claude_pipeline.spooling import Spool, spool_whole
 from claude_pipeline.starting import name_job
-from claude_pipeline.store import Store, open_parquet
+from claude_pipeline.store import Store
 from claude_pipeline.wire import Batch
 
 NAME: Final = "recovered"

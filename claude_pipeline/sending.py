@@ -4,17 +4,15 @@ The create call has no idempotency key, so the intent is written just before the
 body cut short cannot become a batch, and what was cut later is doubtful until the API's own list settles it.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
 
 from claude_pipeline.batches import BatchesApi, body_chunks
 from claude_pipeline.bodies import CHANGED, ChangedFilesError, uploading, write_shard
 from claude_pipeline.budgets import OverBudgetError, fit, has_budget, may_reserve
-from claude_pipeline.errors import ApiError, ResultsError
-from claude_pipeline.leases import LEASE_SECONDS, LeaseLostError, is_dead, renewed
+from claude_pipeline.leases import LeaseLostError, renewed
 from claude_pipeline.logs import tell
 from claude_pipeline.records import (
     SUBMITTING,
@@ -25,19 +23,15 @@ from claude_pipeline.records import (
 )
 from claude_pipeline.refusals import TOO_MANY, CreateRefusedError
 from claude_pipeline.settings import Settings, has_room
-from claude_pipeline.shards import Members
-from claude_pipeline.spooling import spool_lines
 from claude_pipeline.status import JobState
 from claude_pipeline.store import Store
 from claude_pipeline.traces import PROVIDER, span
 from claude_pipeline.transport import body_encoding
 from claude_pipeline.wire import Batch
 
-GRACE_SECONDS = 60.0
 _BACK_OFF_SECONDS = 5.0
 _LONGEST_BACK_OFF_SECONDS = 600.0
 _DOUBLINGS = 7  # from the shortest to the longest
-_CANDIDATE_WINDOW = timedelta(minutes=15)
 _REFUSALS_BEFORE_HALVING = 3
 UNTIL_RESUMED = inf  # the `not_before` of a shard that only its user may send
 
@@ -96,19 +90,20 @@ def _send(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> None:
         except LeaseLostError:
             return
         else:
-            if ledger.move(shard.shard, SUBMITTING, owned_by=owner, **_adoption(batch)):
+            if ledger.move(shard.shard, SUBMITTING, owned_by=owner, **adoption(batch)):
                 opened.note(batch_id=batch.id, bytes=size)
-                tell("batch.sent", **_named(shard), **_sent(batch, size), attempt=shard.attempt)
+                tell("batch.sent", **named(shard), **_sent(batch, size), attempt=shard.attempt)
 
 
 def traced(store: Store, shard: Shard) -> dict[str, Any]:
     """Return what the span of a step with a shard begins with; it is linked to the submit of the shard's job."""
     job = store.ledger.planner_of(shard)
     model = {"gen_ai__provider__name": PROVIDER, "gen_ai__request__model": Settings.of(job).model}
-    return {**model, "links_to": job.traceparent, **_named(shard), "requests": shard.requests}
+    return {**model, "links_to": job.traceparent, **named(shard), "requests": shard.requests}
 
 
-def _named(shard: Shard) -> dict[str, object]:
+def named(shard: Shard) -> dict[str, object]:
+    """Return what names a shard in logs and traces."""
     return {"job_id": shard.job_id, "shard": shard.shard}
 
 
@@ -158,7 +153,8 @@ def _create(store: Store, api: BatchesApi, shard: Shard, *, owner: str) -> tuple
         return api.create(chunks, is_complete=is_complete, **options), size
 
 
-def _adoption(batch: Batch) -> dict[str, object]:
+def adoption(batch: Batch) -> dict[str, object]:
+    """Return what the ledger records of a shard that has become a batch."""
     created_at = batch.created_at.timestamp()
     changes = {"state": "in_progress", "batch_id": batch.id, "created_at": created_at}
     return {**changes, "owner": None, "reason": None, "refusals": 0}
@@ -167,12 +163,12 @@ def _adoption(batch: Batch) -> dict[str, object]:
 def _refused(store: Store, shard: Shard, refusal: CreateRefusedError, *, owner: str) -> None:
     if refusal.then != "doubtful":
         then = {"status": refusal.status, "then": refusal.then, "retry_after": refusal.retry_after}
-        tell("batch.refused", **_named(shard), **then, reason=str(refusal))
+        tell("batch.refused", **named(shard), **then, reason=str(refusal))
     match refusal.then:
         case "doubtful":
             reason = f"The answer to a create call was lost ({refusal}); looking whether the batch exists."
             if store.ledger.move(shard.shard, SUBMITTING, owned_by=owner, reason=reason):
-                tell("batch.doubtful", **_named(shard), reason=reason)
+                tell("batch.doubtful", **named(shard), reason=reason)
         case "later":
             _put_off(store, shard, refusal, owner=owner)
         case "halve" if shard.requests > 1:
@@ -209,106 +205,9 @@ def block_jobs(store: Store, shard: Shard, reason: str, *, states: Collection[Jo
             tell("job.blocked", job_id=job.job_id, reason=reason)
 
 
-def settle(store: Store, api: BatchesApi, shard: Shard) -> None:
-    """Find out whether a doubtful shard became a batch: adopt it, wait, or plan it again after the grace.
-
-    Candidates are newer than the batch noted before the last chunk, of our size and unknown to the ledger; a
-    candidate is adopted when the ids of its whole results file are the shard's. Lines that have not come ten minutes
-    after its end are missing, which the collection of the batch deals with.
-
-    Raises:
-        ApiError: A candidate could not be looked at, or not wholly; nothing was recorded.
-    """
-    ledger = store.ledger
-    candidates = _candidates(store, api, shard)
-    if ours := _find_ours(store, api, shard, candidates):
-        if ledger.move_doubtful(shard, **_adoption(ours)):
-            tell("batch.found", **_named(shard), batch_id=ours.id)
-        return
-    running = [batch.id for batch in candidates if batch.processing_status != "ended"]
-    archived = [batch.id for batch in candidates if batch.archived_at]
-    if archived:
-        _give_up(store, shard, archived)
-    elif running:
-        reason = f"The answer to a create call was lost. Waiting for {', '.join(running)} to end, which may be it."
-        _doubt(store, shard, reason)
-    elif ledger.now() - _cut_at(shard) > GRACE_SECONDS:
-        if ledger.move_doubtful(shard, state="planned", owner=None, reason=None):
-            tell("batch.not_found", **_named(shard))
-    elif not shard.reason:
-        _doubt(store, shard, "A create call was cut short; looking whether the batch exists.")
-
-
-def _doubt(store: Store, shard: Shard, reason: str) -> None:
-    if reason != shard.reason and store.ledger.move_doubtful(shard, reason=reason):
-        tell("batch.doubtful", **_named(shard), reason=reason)
-
-
-def _give_up(store: Store, shard: Shard, archived: list[str]) -> None:
-    """Leave it to the user whether to pay again for what may have been answered and can be proved no more."""
-    reason = (
-        f"The answer to a create call was lost, and the API no longer keeps the results of "
-        f"{', '.join(archived)}, which may be it. `resume` sends its {shard.requests:,} requests again."
-    )
-    store.ledger.move_doubtful(shard, state="planned", owner=None, reason=reason, not_before=UNTIL_RESUMED)
-    block_until_resumed(store, shard)
-
-
 def block_until_resumed(store: Store, shard: Shard) -> None:
     """Block the jobs that wait for a shard that only its user may send, and those that have come to wait since."""
     with store.ledger.transaction():
         current = store.ledger.shard(shard.shard)
         if current.state == "planned" and current.not_before == UNTIL_RESUMED:
             block_jobs(store, current, current.reason or "")
-
-
-def _cut_at(shard: Shard) -> float:
-    """Return when a doubtful create call ended at the latest.
-
-    A dead process sent nothing after it last said that it lived; one that may only be frozen has its lease first.
-    """
-    lease_until = shard.lease_until or 0.0
-    may_live = shard.owner is not None and not is_dead(shard.owner)
-    return max(shard.submitting_at or 0.0, lease_until if may_live else lease_until - LEASE_SECONDS)
-
-
-def _candidates(store: Store, api: BatchesApi, shard: Shard) -> list[Batch]:
-    known = store.ledger.batch_ids()
-    # By the clock of who sent it, and how far the API's was ahead of that: a bound too late only waits.
-    cut_at = datetime.fromtimestamp(_cut_at(shard) + max(0.0, shard.api_ahead or 0.0), UTC)
-    found = []
-    for batch in api.newest_first():
-        if batch.id == shard.newest_batch_id:
-            break
-        if batch.id not in known and batch.requests == shard.requests:
-            found.append(batch)
-    return [batch for batch in found if batch.created_at <= cut_at + _CANDIDATE_WINDOW]
-
-
-def _find_ours(store: Store, api: BatchesApi, shard: Shard, candidates: Iterable[Batch]) -> Batch | None:
-    """Return the candidate whose results are the shard's; one that cannot be judged hides no other."""
-    members = store.ledger.members(shard.shard)
-    doubts = []
-    for batch in candidates:
-        try:
-            if batch.has_results and _is_ours(store, api, batch, members):
-                return batch
-        except ApiError as error:
-            doubts.append(error)
-    if doubts:
-        raise doubts[0]
-    return None
-
-
-def _is_ours(store: Store, api: BatchesApi, batch: Batch, members: Members) -> bool:
-    unsettled = api.seconds_until_settled(batch, default=store.ledger.now())
-    with store.spool() as spool, api.results(batch.id, batch.results_url) as body:
-        try:
-            spool_lines(body.chunks, members, spool)
-        except ResultsError as error:
-            if error.strangers:
-                return False
-            if 0 < len(error.missing) < len(members) and body.is_framed and unsettled <= 0:
-                return True
-            raise ApiError(f"Batch {batch.id} may be the one whose create call was lost. {error}") from error
-    return True

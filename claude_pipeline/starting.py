@@ -16,6 +16,7 @@ from claude_pipeline.display import usd
 from claude_pipeline.errors import InputError
 from claude_pipeline.estimates import Estimate
 from claude_pipeline.logs import tell
+from claude_pipeline.parquets import read_batches
 from claude_pipeline.places import RemotePath
 from claude_pipeline.preflight import preflight as check_first
 from claude_pipeline.pricing import PRICES_FILE, PriceList
@@ -23,7 +24,7 @@ from claude_pipeline.prompts import RequestForm
 from claude_pipeline.sessions import Session
 from claude_pipeline.settings import Settings
 from claude_pipeline.sources import Snapshot
-from claude_pipeline.store import Store, read_batches
+from claude_pipeline.store import Store
 from claude_pipeline.traces import traceparent
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
-from claude_pipeline.advancing import end_abandoned_streams, finish
 from claude_pipeline.answering import Answered, Answering, Heard, errored
 from claude_pipeline.bodies import shard_requests
 from claude_pipeline.budgets import OverBudgetError, Purse, open_purse
 from claude_pipeline.crew import Crew
 from claude_pipeline.errors import InputError
+from claude_pipeline.finishing import end_abandoned_streams, finish
 from claude_pipeline.forms import RequestOptions
 from claude_pipeline.jobs import Job
 from claude_pipeline.journal import Journal, end_stream, open_journal

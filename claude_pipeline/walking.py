@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 
 from claude_pipeline.arrays import make_array, repeated
 from claude_pipeline.errors import StoreError
+from claude_pipeline.parquets import open_parquet, row_bytes, rows_within
 from claude_pipeline.prompts import ID_BYTES
 from claude_pipeline.records import Shard
 from claude_pipeline.results import MISSING_MESSAGE, RESULT_FIELDS, RESULT_SCHEMA
 from claude_pipeline.shards import Members, Rows
-from claude_pipeline.store import Store, open_parquet, row_bytes, rows_within
+from claude_pipeline.store import Store
 
 _BEFORE = [pa.field("custom_id", pa.string())]
 _AFTER = [pa.field("batch_id", pa.string()), pa.field("attempts", pa.int64())]

@@ -17,7 +17,7 @@ from typing import Any, Self
 from faultpoints import FaultPoints, OnPoint, strike
 
 import claude_pipeline as cp
-from claude_pipeline import batches, leases, ledger, planning, postgres, pricing, sending, transport
+from claude_pipeline import batches, leases, ledger, planning, postgres, pricing, settling, transport
 
 GRACE_SECONDS = 2.0
 LOOK_SECONDS = 0.005
@@ -80,8 +80,8 @@ def run(
     All of it is watched, or the canceling and resuming alone. A transaction claims at least `claimed` requests.
     """
     planning.CLAIMED_AT_ONCE = claimed
-    sending.GRACE_SECONDS, batches.CHUNK_BYTES = grace, chunk
-    leases.LEASE_SECONDS = ledger.LEASE_SECONDS = sending.LEASE_SECONDS = lease
+    settling.GRACE_SECONDS, batches.CHUNK_BYTES = grace, chunk
+    leases.LEASE_SECONDS = ledger.LEASE_SECONDS = settling.LEASE_SECONDS = lease
     leases.RENEW_SECONDS = lease / 4
     if does in {"wait", "recover"}:
         watch()

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 import claude_pipeline as cp
-from claude_pipeline import sending
+from claude_pipeline import settling
 from claude_pipeline.store import Store
 
 PATH = "/v1/messages/batches"
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def no_grace(monkeypatch):
-    monkeypatch.setattr(sending, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.0)
 
 
 def prompts(count):

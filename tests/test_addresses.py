@@ -18,8 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from claude_pipeline.forms import build_form
+from claude_pipeline.parquets import read_batches
 from claude_pipeline.sources import snapshot
-from claude_pipeline.store import read_batches
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "requests.json").read_text(encoding="utf-8"))
 WILD = ["", " ", "00123", "1e5", "true", "null", "NaN", "2026-01-02", "a,b", '"', "x\ny", "x\r\ny", "\x00", "é", "🙂"]

@@ -18,7 +18,7 @@ from recovering import (
 )
 
 import claude_pipeline as cp
-from claude_pipeline import sending
+from claude_pipeline import settling
 from claude_pipeline.batches import BatchesApi
 from claude_pipeline.store import Store
 from claude_pipeline.transport import make_client
@@ -145,7 +145,7 @@ def test_who_settles_from_an_old_look_leaves_a_new_upload_alone(server, folder):
     me = job._session.owner
     assert ledger.lease(planned, owner=me, to="uploading")
     ledger.move(old.shard, ("uploading",), state="submitting", submitting_at=ledger.now())
-    sending.settle(Store(folder), BatchesApi(make_client(server.url)), old)
+    settling.settle(Store(folder), BatchesApi(make_client(server.url)), old)
     (new,) = shards_of(folder, job)
     assert (new.state, new.owner) == ("submitting", me)
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_pipeline.errors import InputError
+from claude_pipeline.parquets import read_batches
 from claude_pipeline.sources import snapshot
-from claude_pipeline.store import read_batches
 from claude_pipeline.values import check_unicode, encode_text, is_text, render_column, shorten, to_json
 
 NAN, INF = float("nan"), float("inf")
