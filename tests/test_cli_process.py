@@ -121,7 +121,9 @@ def _read_all(descriptor: int) -> str:
             return received.decode()
 
 
-def test_the_console_script_is_installed():
-    script = Path(sys.executable).with_name("claude-pipeline")
-    shown = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    "command", [[str(Path(sys.executable).with_name("claude-pipeline"))], [sys.executable, "-m", "claude_pipeline"]]
+)
+def test_the_command_is_a_console_script_and_a_module(command):
+    shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout == f"claude-pipeline, version {cp.__version__}\n"
