@@ -142,7 +142,7 @@ class BatchesApi(Transport):
 
     @contextmanager
     def results(self, batch_id: str, results_url: str | None) -> Iterator[ResultsBody]:
-        """Open a batch's results as chunks of up to 1 MB.
+        """Open a batch's results as chunks, as they come.
 
         Only a `results_url` at the client's own origin is followed: credentials go nowhere else.
         """
@@ -153,7 +153,7 @@ class BatchesApi(Transport):
         response = self._call("get", url, name=f"{_BATCHES}.results", stream=True)
         try:
             framed = not _FRAMING.isdisjoint(response.headers) or response.http_version.startswith("HTTP/2")
-            yield ResultsBody(response.iter_bytes(CHUNK_BYTES), framed)
+            yield ResultsBody(response.iter_bytes(), framed)
         except httpx2.HTTPError as error:
             raise ApiError(f"The results of {batch_id} broke off ({type(error).__name__}: {error}).") from error
         finally:

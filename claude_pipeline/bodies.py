@@ -12,7 +12,6 @@ import pyarrow as pa
 from claude_pipeline.arrays import int64_array
 from claude_pipeline.errors import StoreError
 from claude_pipeline.logs import tell
-from claude_pipeline.parquets import read_batches
 from claude_pipeline.prompts import Request, Requests
 from claude_pipeline.records import Shard
 from claude_pipeline.retrying import forms_of
@@ -76,17 +75,17 @@ def shard_requests(store: Store, shard: Shard, settings: Settings) -> Iterator[R
 
 
 def _render(store: Store, shard: Shard, settings: Settings) -> Iterator[Requests]:
-    members, path = store.ledger.members(shard.shard), store.input_path(shard.job_id)
-    form, forms = settings.form, forms_of(settings.form, shard.asking)
-    between = (int(members.rows[0]), int(members.rows[-1]))
-    batches = (_pick(batch, at, members) for at, batch in read_batches(path, form.columns, between=between))
+    members, form, forms = store.ledger.members(shard.shard), settings.form, forms_of(settings.form, shard.asking)
     first = 0
-    for piece in chain.from_iterable(map(form.pieces, batches)):
-        requests = _as_claimed([form.fill(piece) for form in forms], members.slice(first, first + piece.num_rows))
-        if requests.refused and not form.reads_files:
-            raise _changed_input(store, shard)
-        yield requests
-        first += len(requests)
+    with store.reader(shard.job_id, form.columns) as reader:
+        batches = reader.read(int(members.rows[0]), int(members.rows[-1]))
+        picked = (_pick(batch, at, members) for at, batch in batches)
+        for piece in chain.from_iterable(map(form.pieces, picked)):
+            requests = _as_claimed([form.fill(piece) for form in forms], members.slice(first, first + piece.num_rows))
+            if requests.refused and not form.reads_files:
+                raise _changed_input(store, shard)
+            yield requests
+            first += len(requests)
     if first < len(members):
         raise _changed_input(store, shard)
 

@@ -4,7 +4,7 @@ A sensor, a notebook, cron and a shell may all work on one store at once, and an
 has one claim, and a shard or a planning one owner at a time.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from secrets import token_hex
 from typing import Any
@@ -35,7 +35,7 @@ from claude_pipeline.records import (
 )
 from claude_pipeline.shards import Members
 
-_LOOK_UP = 65_536
+CLAIMS_A_STATEMENT = 65_536
 _TALLIES = {number: tally for tally, number in FAILED.items()}
 
 
@@ -51,13 +51,15 @@ class Ledger(Books):
 
     def claims_on(self, account: int, addresses: npt.NDArray[np.bytes_]) -> Claims:
         """Look up who claims these requests, one by one; many at once."""
-        ascending, at = np.unique(addresses, return_inverse=True)
-        found = np.full((3, len(ascending)), -1, dtype=np.int64)
-        for first in range(0, len(ascending), _LOOK_UP):
-            claims = self._database.find_claims(account, ascending[first : first + _LOOK_UP].tobytes())
-            places, *columns = np.fromiter(chain.from_iterable(claims), dtype=np.int64).reshape(-1, 4).T
-            found[:, first + places] = columns
-        return Claims(*found[:, at])
+        columns = np.full((3, len(addresses)), -1, dtype=np.int64)
+        for some in _ascending(addresses):
+            distinct, at = np.unique(addresses[some], return_inverse=True)
+            claims = self._database.find_claims(account, distinct.tobytes())
+            places, *told = np.fromiter(chain.from_iterable(claims), dtype=np.int64).reshape(-1, 4).T
+            found = np.full((3, len(distinct)), -1, dtype=np.int64)
+            found[:, places] = told
+            columns[:, some] = found[:, at]
+        return Claims(*columns)
 
     def wait_for(self, job_id: str, shards: Iterable[int]) -> None:
         """Let a job wait for shards of others."""
@@ -93,11 +95,12 @@ class Ledger(Books):
     def _claim(self, account: int, shards: Sequence[int], planned: Sequence[Members]) -> int:
         """Claim the requests of shards, unless others have them; return how many were won."""
         addresses = np.concatenate([members.as_array() for members in planned])
-        order = np.argsort(addresses)
-        numbers = np.repeat(shards, [len(members) for members in planned])
-        positions = np.concatenate([np.arange(len(members)) for members in planned])
-        digits = _digits(numbers[order]), _digits(positions[order])
-        return self._database.claim(account, addresses[order].tobytes(), *digits)
+        starts, numbers, won = np.cumsum([0, *map(len, planned)]), np.array(shards), 0
+        for some in _ascending(addresses):
+            of = np.searchsorted(starts, some, side="right") - 1
+            digits = _digits(numbers[of]), _digits(some - starts[of])
+            won += self._database.claim(account, addresses[some].tobytes(), *digits)
+        return won
 
     def add_collected(
         self, job: JobRecord, members: Members, *, answered: int, collected_at: float, **changes: object
@@ -308,6 +311,13 @@ def _is_as_seen(seen: Shard, current: Shard) -> bool:
     """Tell whether a shard was neither moved, refused nor halved since it was looked at."""
     looked_at = (seen.state, seen.refusals, seen.requests)
     return looked_at == (current.state, current.refusals, current.requests)
+
+
+def _ascending(addresses: npt.NDArray[np.bytes_]) -> Iterator[Numbers]:
+    """Yield where addresses lie, in their order, many at a time: so each page of the claims is walked over once."""
+    order = np.argsort(addresses)
+    for first in range(0, len(order), CLAIMS_A_STATEMENT):
+        yield order[first : first + CLAIMS_A_STATEMENT]
 
 
 def _digits(numbers: Numbers) -> bytes:

@@ -30,7 +30,7 @@ from claude_pipeline.unsent import Unsent, name_row
 from claude_pipeline.values import Unsendable
 
 _COUNTS = ("skipped", "invalid", "duplicates", "reused", "requests")
-CLAIMED_AT_ONCE = 262_144  # the more claims are looked up and made at once, the more of them lie on each page
+CLAIMED_AT_ONCE = 524_288  # the more claims are looked up and made at once, the more of them lie on each page
 
 
 def plan(store: Store, job: JobRecord, *, owner: str) -> None:
@@ -87,6 +87,8 @@ class _Columns(NamedTuple):
 
     def pick(self, which: Flags | slice) -> "_Columns":
         """Keep some of them."""
+        if isinstance(which, np.ndarray) and which.all():  # as nearly always; no copy is needed
+            return self
         return _Columns(self.rows[which], self.addresses[which], self.sizes[which])
 
 

@@ -27,6 +27,7 @@ _NO_DIGIT = 16
 _DIGITS = np.full(256, _NO_DIGIT, dtype=np.uint8)
 _DIGITS[list(b"0123456789abcdef")] = np.arange(_NO_DIGIT)
 _NEAR_BYTES = 16
+_RUN_BYTES = 1_000_000
 _UNPLACED = {"unknown": -1, "unreadable": -2, "blank": -3}
 
 
@@ -175,19 +176,24 @@ def _read_addresses(text: _Bytes, starts: Numbers, ends: Numbers) -> tuple[npt.N
 
 
 def spool_whole(chunks: Iterable[bytes], file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Write chunks to a file, and yield the whole lines that each completes, with their offset; some are blank."""
-    offset = 0
-    rest = b""
+    """Write chunks to a file, and yield whole lines, about 1 MB at a time, with their offset; some are blank.
+
+    The first ones come as soon as they are whole, since they may show that the file is another's.
+    """
+    offset, enough = 0, 0
+    pieces: list[bytes] = []
+    size = 0
     for chunk in chunks:
         file.write(chunk)
-        lines, newline, after = chunk.rpartition(b"\n")
-        if not newline:
-            rest += chunk
+        cut = chunk.rfind(_NEWLINE) + 1
+        if not cut or size + cut < enough:
+            pieces.append(chunk)
+            size += len(chunk)
             continue
-        lines = b"".join((rest, lines, newline))
+        lines = b"".join((*pieces, memoryview(chunk)[:cut]))
         yield offset, lines
         offset += len(lines)
-        rest = after
-    if rest:
-        yield offset, rest
+        pieces, size, enough = [chunk[cut:]], len(chunk) - cut, _RUN_BYTES
+    if size:
+        yield offset, b"".join(pieces)
     file.flush()

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,7 @@ from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
 from claude_pipeline.files import TEMPORARY, cannot_write, make_file, make_folder, replacing
 from claude_pipeline.ledger import Ledger
+from claude_pipeline.parquets import Reader
 from claude_pipeline.places import Place, RemotePath, Upload, is_url, remote_path
 from claude_pipeline.sqlite import SqliteDatabase
 
@@ -57,6 +58,7 @@ class Store:
         if isinstance(path, Path):
             self._make(path, has_file=url is None)
         self.ledger = Ledger(self._open_ledger(path, url))
+        self._readers: dict[tuple[str, frozenset[str]], Reader] = {}
 
     def _open_ledger(self, path: Place, url: str | None) -> Database:
         if url is not None:
@@ -97,6 +99,14 @@ class Store:
     def input_path(self, job_id: str) -> Place:
         """Return where a job's input lies."""
         return self.path / "jobs" / job_id / "input.parquet"
+
+    @contextmanager
+    def reader(self, job_id: str, columns: Collection[str]) -> Iterator[Reader]:
+        """Lend a reader of a job's input: the one that was lent last, if that read the same and was not cut short."""
+        of = (job_id, frozenset(columns))
+        reader = self._readers.pop(of, None) or Reader(self.input_path(job_id), columns)
+        yield reader
+        self._readers = {of: reader} if reader.has_more else {}
 
     def foreign_path(self, job_id: str, *, asking: int = 0) -> Place:
         """Return where a job keeps the rows that it does not ask itself, in the first asking or a later one."""

@@ -149,7 +149,9 @@ def test_a_request_is_claimed_once_and_who_loses_learns_where(ledger):
     assert second.requests == len(ledger.members(second.shard)) == 2
 
 
-def test_shards_are_claimed_together_and_each_request_has_its_own_place(ledger):
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_shards_are_claimed_together_and_each_request_has_its_own_place(ledger, monkeypatch, at_once):
+    monkeypatch.setattr(ledger_module, "CLAIMS_A_STATEMENT", at_once)
     job = add_job(ledger)
     add_shard(ledger, add_job(ledger, "job_b"), 4)
     won = ledger.add_shards(job, [members(5, 1), members(4), members(3, 4, 2)])
@@ -160,7 +162,7 @@ def test_shards_are_claimed_together_and_each_request_has_its_own_place(ledger):
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 def test_claims_are_looked_up_in_any_order_and_as_often_as_asked(ledger, monkeypatch, at_once):
-    monkeypatch.setattr(ledger_module, "_LOOK_UP", at_once)
+    monkeypatch.setattr(ledger_module, "CLAIMS_A_STATEMENT", at_once)
     job = add_job(ledger)
     shard = add_shard(ledger, job, 3, 1, 2)
     ledger.fail(shard, members(3, 1, 2), {1: "expired"})

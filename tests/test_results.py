@@ -90,10 +90,12 @@ def test_lines_in_any_order_cut_anywhere_are_decoded_in_the_order_of_the_shard(o
     assert decoded.batch.column("response").to_pylist() == [f"answer {row}\u2028é🙂" for row in range(8)]
 
 
-def test_a_long_file_is_decoded_in_runs():
+@pytest.mark.parametrize("chunk", [10_007, 1 << 20, 1 << 30])
+def test_a_long_file_is_decoded_in_runs_however_it_comes(chunk):
     long = "." * (DECODE_BYTES // 3)
+    whole = b"".join(line(row, succeeded(text(f"{row}{long}"))) for row in range(8))
     with tempfile.TemporaryFile() as file:
-        spool = spool_lines([line(row, succeeded(text(f"{row}{long}"))) for row in range(8)], members(8), file)
+        spool = spool_lines((whole[at : at + chunk] for at in range(0, len(whole), chunk)), members(8), file)
         runs = [run.batch.column("response").to_pylist() for run in decode(file, spool, PRICES)]
     assert len(runs) > 1
     assert [response[0] for run in runs for response in run] == list("01234567")
