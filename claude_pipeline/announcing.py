@@ -70,7 +70,7 @@ def _call(on_ended: OnEnded, status: Status, store: Store) -> None:
     if not isinstance(on_ended, str):
         on_ended(status)
         return
-    told = {"JOB_ID": status.job_id, "STATE": status.state, "STORE": str(store.path)}
+    told = {"JOB_ID": status.job_id, "STATE": status.state, "STORE": str(store.path), "LEDGER": store.ledger.url}
     ran = subprocess.run(  # noqa: S602  the user's own command, as in crontab; what it is told of is no part of it
         on_ended,
         shell=True,

@@ -11,8 +11,7 @@ from claude_pipeline.database import Database
 from claude_pipeline.errors import StoreError
 from claude_pipeline.places import Place, RemotePath, is_url
 from claude_pipeline.postgres import PostgresDatabase, check_url
-
-SQLITE = "sqlite"
+from claude_pipeline.sqlite import SQLITE
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -35,6 +35,11 @@ class Database(ABC):
         self._lock = threading.RLock()
         self._in_transaction = False
 
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """What names it to whoever opens it as well; it may hold a password."""
+
     @abstractmethod
     def now(self) -> float:
         """Return the database's clock: seconds since the epoch."""

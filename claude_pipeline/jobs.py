@@ -137,8 +137,8 @@ class Job:
 
         Args:
             on_ended: A function, which is given the status, or a shell command, which has it as JSON on its stdin and
-                `CLAUDE_PIPELINE_JOB_ID`, `_STATE` and `_STORE` in its environment. One that fails is called again by
-                the next advance that has one.
+                `CLAUDE_PIPELINE_JOB_ID`, `_STATE`, `_STORE` and `_LEDGER` in its environment. One that fails is called
+                again by the next advance that has one.
         """
         return announcing(self._store, on_ended, job_id=self.job_id)
 

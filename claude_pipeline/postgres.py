@@ -255,6 +255,11 @@ class PostgresDatabase(Database):
                 return read(sql, _adapted(parameters))
             return self._on_a_connection(lambda: read(sql, _adapted(parameters)))
 
+    @property
+    def url(self) -> str:
+        """What names it; it may hold a password."""
+        return self._url
+
     def now(self) -> float:
         """Return the server's clock: seconds since the epoch."""
         ((seconds,),) = self.rows("SELECT extract(epoch FROM clock_timestamp())::double precision")

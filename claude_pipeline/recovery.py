@@ -17,7 +17,6 @@ import numpy as np
 from claude_pipeline.advancing import Advance
 from claude_pipeline.arrays import Flags
 from claude_pipeline.batches import BatchesApi
-from claude_pipeline.binding import SQLITE
 from claude_pipeline.collecting import collect
 from claude_pipeline.display import plural
 from claude_pipeline.errors import ApiError, ResultsError
@@ -27,6 +26,7 @@ from claude_pipeline.recovered import RecoveredBatch, Recovery
 from claude_pipeline.refusals import UNAUTHORIZED
 from claude_pipeline.regaining import Lines, Read, fetch_lines, job_of, keep_input, record, write_lines
 from claude_pipeline.sessions import Session, StorePath, existing_store
+from claude_pipeline.sqlite import SQLITE
 from claude_pipeline.store import Store, find_store
 from claude_pipeline.transport import check_base_url, make_client
 from claude_pipeline.wire import Batch

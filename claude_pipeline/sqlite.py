@@ -9,6 +9,7 @@ from pathlib import Path
 from claude_pipeline.database import DIGITS, PATIENCE_SECONDS, Database
 from claude_pipeline.errors import StoreError
 
+SQLITE = "sqlite"  # what names a ledger in the store's own file
 # The numbers from 0 to before ?1, at most 2^24; counting by recursion takes more than twice as long.
 _NUMBERS = f"""
 WITH bytes (i) AS (VALUES {", ".join(f"({byte})" for byte in range(256))}),
@@ -73,6 +74,11 @@ class SqliteDatabase(Database):
                 time.sleep(0.01)
             else:
                 return
+
+    @property
+    def url(self) -> str:
+        """What names it."""
+        return SQLITE
 
     def now(self) -> float:
         """Return the database's clock, which is this host's: seconds since the epoch."""

@@ -25,6 +25,11 @@ class States:
         self._database = database
         self.now = self._database.now
 
+    @property
+    def url(self) -> str:
+        """What names the ledger to whoever opens it as well; it may hold a password."""
+        return self._database.url
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Run what the body does as one transaction, and log what happens in it once it is committed."""

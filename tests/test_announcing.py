@@ -92,6 +92,14 @@ def test_a_command_has_the_status_on_stdin_and_the_job_in_its_environment(ask, a
     assert Path("store.txt").read_text().strip() == str(store)
 
 
+def test_a_command_finds_the_job_wherever_its_store_and_ledger_were_named(sandbox, store, postgres, monkeypatch):
+    monkeypatch.setenv("CLAUDE_PIPELINE_LEDGER", "sqlite")
+    job = submit_to(sandbox, ["one"], store=store, ledger=postgres.empty_database())
+    command = f'{sys.executable} -m claude_pipeline write "$CLAUDE_PIPELINE_JOB_ID" --out answers.csv'
+    job.wait(poll_interval=0.05, on_ended=command)
+    assert Path("answers.csv").read_text().splitlines()[1].startswith('"one",')
+
+
 def test_a_command_that_reads_nothing_or_fails_is_one_line(ask, advance):
     advance("true")
     ask(["one"])
