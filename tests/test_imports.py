@@ -40,6 +40,23 @@ def test_the_whole_life_of_a_job_from_a_file_loads_no_pandas(sandbox, tmp_path):
     assert not modules_after(LIFE, tmp_path, sandbox.url).intersection(("pandas", "fsspec"))
 
 
+@pytest.mark.parametrize("before", ["", "gc.freeze()", "gc.disable()"])
+def test_the_sdk_is_imported_without_the_garbage_collector_which_is_then_as_it_was(before):
+    state = "gc.isenabled(), gc.get_freeze_count() > 0, gc.get_threshold()"
+    code = f"""
+import gc
+from claude_pipeline.transport import make_client
+whole = []
+gc.callbacks.append(lambda phase, info: whole.append(phase) if info["generation"] == 2 else None)
+{before}
+as_it_was = {state}
+make_client("http://127.0.0.1:1", api_key="none")
+assert as_it_was == ({state}), ({state})
+assert whole == [] or gc.get_freeze_count()
+"""
+    assert "anthropic" in modules_after(code)
+
+
 @pytest.mark.parametrize("module", ["claude_pipeline.sandbox", "claude_pipeline.sandbox.server"])
 def test_the_sandbox_loads_neither_the_core_nor_the_sdk(module):
     loaded = modules_after(f"import {module}, sys\nassert 'claude_pipeline.jobs' not in sys.modules")

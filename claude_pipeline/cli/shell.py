@@ -18,7 +18,6 @@ from claude_pipeline.logs import shown, tell
 from claude_pipeline.status import Status
 
 OK, UNANSWERED, NOT_ENDED, INTERRUPTED, TERMINATED = 0, 3, 4, 130, 143
-_NEW_OBJECTS = 100_000  # what the garbage collector waits for; with Python's 700 the SDK's import takes 0.4 s more
 
 
 class Terminated(KeyboardInterrupt):
@@ -41,7 +40,8 @@ class Shell(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error of ours is one line and exit code 1."""
         try:
-            with _collecting_seldom(), _terminable(), _logging(ctx), _warning():
+            atexit.register(gc.freeze)  # what is left then need not be looked through, which would take 0.6 s
+            with _terminable(), _logging(ctx), _warning():
                 return super().invoke(ctx)
         except PipelineError as error:
             raise click.ClickException(str(error)) from error
@@ -144,21 +144,6 @@ def _warning() -> Iterator[None]:
 
         warnings.showwarning = say_ours
         yield
-
-
-@contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """Look for garbage seldom: imports make hundreds of thousands of objects, and none of them is garbage.
-
-    Nor is it worth looking through them when the process ends, which takes longer than the rest of a small command.
-    """
-    atexit.register(gc.freeze)
-    thresholds = gc.get_threshold()
-    gc.set_threshold(_NEW_OBJECTS, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 @contextmanager
