@@ -51,18 +51,10 @@ class ForeignRows:
 
     def leave(self, rows: Rows, addresses: npt.NDArray[np.bytes_], answered: Claims | None = None) -> None:
         """Note rows that other requests answer, and the claims on them; -1 where there is no answer yet."""
-        if not len(rows):
-            return
-        nothing, nobody = pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.int64())
-        if answered is None:
-            places = [nobody, nobody]
-        else:
-            known = answered.shards >= 0
-            places = [int64_array(some, valid=known) for some in (answered.shards, answered.positions)]
-        packed = pa.Array.from_buffers(pa.binary(ID_BYTES), len(rows), [None, pa.py_buffer(addresses.tobytes())])
-        columns = [int64_array(rows), packed, nothing, nothing, *places]
-        self._left.append(pa.record_batch(columns, schema=_SCHEMA))
-        self._write_many()
+        for start in range(0, len(rows), _WRITE_ROWS):
+            part = slice(start, start + _WRITE_ROWS)
+            self._left.append(_left(rows[part], addresses[part], answered and answered.pick(part)))
+            self._write_many()
 
     def _write_many(self) -> None:
         if len(self._refused) + sum(batch.num_rows for batch in self._left) >= _WRITE_ROWS:
@@ -75,6 +67,17 @@ class ForeignRows:
         if self._left:
             self._writer.write_table(pa.Table.from_batches(self._left))
         self._refused, self._left = [], []
+
+
+def _left(rows: Rows, addresses: npt.NDArray[np.bytes_], answered: Claims | None) -> pa.RecordBatch:
+    nothing, nobody = pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.int64())
+    if answered is None:
+        places = [nobody, nobody]
+    else:
+        known = answered.shards >= 0
+        places = [int64_array(some, valid=known) for some in (answered.shards, answered.positions)]
+    packed = pa.Array.from_buffers(pa.binary(ID_BYTES), len(rows), [None, pa.py_buffer(addresses.tobytes())])
+    return pa.record_batch([int64_array(rows), packed, nothing, nothing, *places], schema=_SCHEMA)
 
 
 @contextmanager

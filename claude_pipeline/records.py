@@ -60,7 +60,7 @@ class Claims(NamedTuple):
         stand: Flags = (self.shards >= 0) & (self.failed == 0)
         return stand
 
-    def pick(self, which: Flags) -> "Claims":
+    def pick(self, which: Flags | slice) -> "Claims":
         """Keep some of them."""
         return Claims(self.shards[which], self.positions[which], self.failed[which])
 
