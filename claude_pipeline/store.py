@@ -58,7 +58,7 @@ class Store:
         if isinstance(path, Path):
             self._make(path, has_file=url is None)
         self.ledger = Ledger(self._open_ledger(path, url))
-        self._readers: dict[tuple[str, frozenset[str]], Reader] = {}
+        self._readers: dict[tuple[object, ...], Reader] = {}
 
     def _open_ledger(self, path: Place, url: str | None) -> Database:
         if url is not None:
@@ -103,8 +103,9 @@ class Store:
     @contextmanager
     def reader(self, job_id: str, columns: Collection[str]) -> Iterator[Reader]:
         """Lend a reader of a job's input: the one that was lent last, if that read the same and was not cut short."""
-        of = (job_id, frozenset(columns))
-        reader = self._readers.pop(of, None) or Reader(self.input_path(job_id), columns)
+        path = self.input_path(job_id)
+        of = (job_id, frozenset(columns), _version(path))
+        reader = self._readers.pop(of, None) or Reader(path, columns)
         yield reader
         self._readers = {of: reader} if reader.has_more else {}
 
@@ -252,6 +253,16 @@ def _size_of(path: Place) -> int:
         return path.version()[1] if isinstance(path, RemotePath) else path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _version(path: Place) -> object:
+    """Return what tells whether a file was changed since; nothing of one that is not there."""
+    with suppress(OSError):  # whoever reads it says so
+        if isinstance(path, RemotePath):
+            return path.version()
+        told = path.stat()
+        return told.st_ino, told.st_size, told.st_mtime_ns
+    return None
 
 
 def find_store(path: str | os.PathLike[str] | None) -> Place:
